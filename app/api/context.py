@@ -1,0 +1,114 @@
+"""What the doors of one server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
+
+from app.api.messages import SessionSettings
+from app.dialogue.config import SessionConfig
+from app.dialogue.events import Event, Failed, Interrupted
+from app.dialogue.manager import SessionManager
+from app.dialogue.session import Session, Turn
+from app.observability.metrics import Metrics
+from app.runtime import Runtime
+from app.security.access import Access
+from app.settings import Settings
+from app.stores.interfaces import ConversationStore, ObjectStore, TurnRecord
+from app.stores.keeper import Keeper
+
+
+@dataclass(slots=True)
+class Context:
+    """Everything that `main.create_app` wires for the doors."""
+
+    settings: Settings
+    runtime: Runtime
+    metrics: Metrics
+    access: Access
+    sessions: SessionManager
+    conversations: ConversationStore
+    objects: ObjectStore
+    keeper: Keeper
+    wishes: dict[str, SessionSettings] = field(default_factory=dict)
+    """What each open session's client asked for, by session id."""
+
+    def default_config(self) -> SessionConfig:
+        """What a session is like whose client asked for nothing."""
+        s = self.settings
+        return SessionConfig(
+            language=None if s.language == "auto" else s.language,
+            instructions=s.llm_system_prompt,
+            max_reply_tokens=s.llm_max_tokens,
+            temperature=s.llm_temperature,
+        )
+
+    def count(self, event: Event) -> None:
+        """Count what sessions tell their clients."""
+        if isinstance(event, Failed):
+            self.metrics.errors_total.labels(event.code).inc()
+        elif isinstance(event, Interrupted):
+            self.metrics.interruptions_total.labels(event.reason).inc()
+
+    async def ended(self, session: Session) -> None:
+        """A session is over: note when."""
+        self.wishes.pop(session.id, None)
+        await self.conversations.end_session(session.id)
+
+    async def keep(self, session: Session, turn: Turn) -> None:
+        """Hand a finished turn to the keeper, and count it."""
+        count_turn(self.metrics, turn)
+        if turn.number:
+            await self.keeper.keep(record_of(session.id, turn), turn.recording)
+
+
+def count_turn(metrics: Metrics, turn: Turn) -> None:
+    """Feed the turn's clock into the metrics."""
+    outcome = "failed" if turn.failed else "interrupted" if turn.interrupted else "answered"
+    metrics.turns_total.labels(outcome).inc()
+    latency = turn.latency
+    for stage, ms in latency.items():
+        metrics.turn_stage_seconds.labels(stage).observe(max(0.0, ms / 1000))
+    if (first := latency.get("first_audio_sent")) is not None:
+        metrics.conversation_e2e_latency_seconds.observe(max(0.0, first / 1000))
+
+
+def record_of(session_id: str, turn: Turn) -> TurnRecord:
+    """The turn as it is kept."""
+    recording = turn.recording
+    return TurnRecord(
+        id=turn.id,
+        session_id=session_id,
+        number=turn.number,
+        created_at=turn.created_at,
+        source=turn.source,
+        transcription_id=turn.transcription_id,
+        transcript=turn.transcript,
+        words=turn.words,
+        language=turn.language,
+        confidence=turn.confidence,
+        partials=turn.partials,
+        reply=turn.heard,
+        reply_full=turn.reply_text,
+        interrupted=turn.interrupted,
+        latency=turn.latency,
+        audio_seconds=len(recording) / 16000 if recording is not None else None,
+    )
+
+
+def context_of(connection: HTTPConnection) -> Context:
+    """The server's context."""
+    context: Context = connection.app.state.context
+    return context
+
+
+def owner_of(request: Request) -> str:
+    """Whose request it is; refuses strangers."""
+    return context_of(request).access.owner(request.headers)
+
+
+Ctx = Annotated[Context, Depends(context_of)]
+Owner = Annotated[str, Depends(owner_of)]

@@ -1,0 +1,189 @@
+"""`/api/v1/sessions`: create a session, read back what was said in it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from app.api.context import Context, Ctx, Owner
+from app.api.messages import SessionCreated, SessionSettings, TurnDetection, TurnOut, WordOut
+from app.dialogue.config import SessionConfig, TurnConfig
+from app.dialogue.session import Session
+from app.roles import BadInput, NotFound, Word
+from app.stores.interfaces import SessionRecord, TurnRecord
+
+router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+
+
+class SessionOut(BaseModel):
+    """A session: open ones have a `state`, ended ones an `ended_at`."""
+
+    session_id: str
+    created_at: str
+    ended_at: str | None
+    language: str | None
+    state: str
+
+
+def configured(context: Context, wish: SessionSettings, base: SessionConfig | None = None) -> SessionConfig:
+    """`base` (default: the server's) with the fields that `wish` sets. Raises `BadInput` for
+    what this server cannot do."""
+    config = base or context.default_config()
+    given = wish.model_fields_set
+    if "language" in given and wish.language is not None:
+        if context.settings.english_only and wish.language != "en":
+            raise BadInput(
+                "this server hears English only: start it with LANGUAGE=auto (or the language) for others",
+                field="language",
+            )
+        config = replace(config, language=None if wish.language == "auto" else wish.language)
+    if "vocabulary" in given:
+        config = replace(config, vocabulary=tuple(wish.vocabulary))
+    if wish.instructions is not None:
+        config = replace(config, instructions=wish.instructions)
+    if "voice" in given:
+        config = replace(config, voice=wish.voice)
+    if "speed" in given:
+        config = replace(config, speed=wish.speed)
+    if "turn_detection" in given:
+        config = replace(config, turn=_turn(wish.turn_detection, config.turn))
+    return config
+
+
+def _turn(wish: TurnDetection, base: TurnConfig) -> TurnConfig:
+    return replace(base, **{name: getattr(wish, name) for name in wish.model_fields_set})
+
+
+def check_formats(wish: SessionSettings) -> None:
+    """Refuse sound formats that contradict themselves."""
+    for name, format_ in (("audio_in", wish.audio_in), ("audio_out", wish.audio_out)):
+        if format_.codec == "opus" and format_.sample_rate == 44100:
+            raise BadInput(
+                "Opus has no 44100 Hz: use 48000, 24000, 16000 or 8000", field=f"{name}.sample_rate"
+            )
+    if wish.audio_out.codec == "opus" and not wish.audio_out.binary:
+        raise BadInput("Opus is sent as binary frames: set audio_out.binary", field="audio_out.binary")
+
+
+async def check_voice(context: Context, wish: SessionSettings) -> None:
+    """Refuse a voice that there is not, if that can be known yet."""
+    if wish.voice is not None and context.runtime.ready:
+        names = [v.name for v in (await context.runtime.role("tts")).voices()]
+        if wish.voice not in names:
+            raise BadInput(f"there is no voice {wish.voice!r}; there are: {', '.join(names)}", field="voice")
+
+
+@router.post("", status_code=201)
+async def create(context: Ctx, owner: Owner, settings: SessionSettings | None = None) -> SessionCreated:
+    """Open a session. It ends a minute after its client has gone."""
+    wish = settings or SessionSettings()
+    check_formats(wish)
+    await check_voice(context, wish)
+    config = configured(context, wish)
+
+    def make(session_id: str) -> Session:
+        return Session(
+            session_id, config, roles=context.runtime.roles, on_turn=context.keep, on_event=context.count
+        )
+
+    session = context.sessions.create(owner, make)
+    context.wishes[session.id] = wish
+    await context.conversations.add_session(
+        SessionRecord(
+            session.id, owner, datetime.now(UTC), None, config.language, wish.model_dump(exclude_unset=True)
+        )
+    )
+    return SessionCreated(
+        session_id=session.id,
+        ws_url=f"/ws/{session.id}",
+        token=context.access.session_token(session.id, owner),
+    )
+
+
+@router.get("")
+async def list_sessions(
+    context: Ctx,
+    owner: Owner,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[SessionOut]:
+    """Your sessions, newest first."""
+    return [_session_out(context, r) for r in await context.conversations.sessions(owner, limit, offset)]
+
+
+@router.get("/{session_id}")
+async def read(session_id: str, context: Ctx, owner: Owner) -> SessionOut:
+    """One session."""
+    return _session_out(context, await _own(context, session_id, owner))
+
+
+@router.delete("/{session_id}", status_code=204)
+async def end(session_id: str, context: Ctx, owner: Owner) -> Response:
+    """End a session now; what was said in it stays."""
+    await _own(context, session_id, owner)
+    await context.sessions.end(session_id)
+    return Response(status_code=204)
+
+
+@router.get("/{session_id}/turns")
+async def turns(
+    session_id: str,
+    context: Ctx,
+    owner: Owner,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> list[TurnOut]:
+    """The turns of a session in order. A turn is kept moments after it is over."""
+    await _own(context, session_id, owner)
+    return [turn_out(t) for t in await context.conversations.turns(session_id, limit, offset)]
+
+
+async def _own(context: Context, session_id: str, owner: str) -> SessionRecord:
+    record = await context.conversations.get_session(session_id)
+    if record.owner != owner:
+        # The same answer as for none: whether it exists is nobody else's business.
+        raise NotFound("there is no such session")
+    return record
+
+
+def _session_out(context: Context, record: SessionRecord) -> SessionOut:
+    state = "ended"
+    with contextlib.suppress(NotFound):
+        state = context.sessions.get(record.id, record.owner).state
+    return SessionOut(
+        session_id=record.id,
+        created_at=record.created_at.isoformat(),
+        ended_at=record.ended_at.isoformat() if record.ended_at else None,
+        language=record.language,
+        state=state,
+    )
+
+
+def words_out(words: tuple[Word, ...]) -> list[WordOut]:
+    """Words as JSON has them: times to the millisecond."""
+    return [
+        WordOut(text=w.text, start=round(w.start, 3), end=round(w.end, 3), confidence=round(w.confidence, 3))
+        for w in words
+    ]
+
+
+def turn_out(turn: TurnRecord) -> TurnOut:
+    """A kept turn as JSON."""
+    return TurnOut(
+        turn_id=turn.id,
+        number=turn.number,
+        created_at=turn.created_at.isoformat(),
+        source=turn.source,
+        transcript=turn.transcript,
+        reply=turn.reply,
+        interrupted=turn.interrupted,
+        confidence=turn.confidence,
+        words=words_out(turn.words),
+        latency=turn.latency,
+        audio_key=turn.audio_key,
+    )

@@ -1,0 +1,294 @@
+"""`/ws/{session_id}`: the session WebSocket. Messages: `api.messages`.
+
+A connection comes and goes, the session stays. One task reads and one follows the session's
+events; whatever a client does wrong is answered with an `error` and the session lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from pydantic import BaseModel, ValidationError
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from app.api.context import Context, context_of
+from app.api.errors import from_validation
+from app.api.health import roles_of
+from app.api.messages import (
+    AudioChunkIn,
+    Commit,
+    Configure,
+    Interrupt,
+    Loading,
+    Ping,
+    PingOut,
+    Playback,
+    PongOut,
+    Resume,
+    SessionReady,
+    SessionSettings,
+    SetTtsMode,
+    TextIn,
+    client_message,
+)
+from app.api.sessions import check_formats, check_voice, configured
+from app.api.wire import Ears, Mouth
+from app.dialogue.events import Notice
+from app.dialogue.outbox import FellBehind
+from app.dialogue.session import Session
+from app.observability.logs import bind
+from app.roles import BadInput, ColloquyError, NotAllowed, NotFound, TooLarge
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+MAX_MESSAGE = 1 << 20
+"""Largest message taken, bytes: 30 s of PCM16 at 16 kHz. Larger ones are refused and the session
+lives; past the server's own limit (16 times this) the connection is closed with 1009."""
+_RESUME_WAIT_S = 1.0
+_SEND_TIMEOUT_S = 20.0
+
+CLOSE_NO_SESSION = 4404
+CLOSE_DISPLACED = 4409
+CLOSE_FELL_BEHIND = 4408
+CLOSE_SILENT = 4410
+
+
+@router.websocket("/ws/{session_id}")
+async def session_socket(socket: WebSocket, session_id: str, token: str = "") -> None:
+    """See the module. Closes: 4404 no such session, 4408 too slow a reader, 4409 another
+    connection took over, 4410 three heartbeats unanswered."""
+    context = context_of(socket)
+    try:
+        context.access.check_origin(socket.headers)
+        owner = context.access.session_owner(token, session_id)
+    except NotAllowed as error:
+        log.info("refused a socket: %s", error.message)
+        await socket.close(1008, error.message)  # before accept: the client sees HTTP 403
+        return
+    connection = Connection(socket, context)
+    try:
+        session = context.sessions.attach(session_id, owner, connection)
+    except NotFound as error:
+        await socket.accept()
+        await socket.close(CLOSE_NO_SESSION, error.message)
+        return
+    await socket.accept()
+    context.metrics.websocket_connections_active.inc()
+    try:
+        with bind(session_id=session_id):
+            await connection.serve(session, context.wishes.get(session_id, SessionSettings()))
+    finally:
+        context.metrics.websocket_connections_active.dec()
+        context.sessions.detach(session_id, connection)
+
+
+class _Close(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Connection:
+    """One socket of one session."""
+
+    def __init__(self, socket: WebSocket, context: Context) -> None:
+        self._socket = socket
+        self._context = context
+        self._sending = asyncio.Lock()
+        self._handlers: dict[type[BaseModel], Callable[[Any], Awaitable[None]]] = {
+            AudioChunkIn: self._on_audio,
+            TextIn: self._on_text,
+            SetTtsMode: self._on_tts_mode,
+            Interrupt: self._on_interrupt,
+            Playback: self._on_playback,
+            Commit: self._on_commit,
+            Configure: self._on_configure,
+            Ping: self._on_ping,
+            Resume: self._on_resume,
+        }
+
+    async def serve(self, session: Session, wish: SessionSettings) -> None:
+        """Talk until either side leaves."""
+        self._session = session
+        self._use(wish)
+        self._heard_at = asyncio.get_running_loop().time()
+        returning = session.connected
+        session.connected = True
+        self._after = session.outbox.last_seq if returning else 0
+        first = await self._first_message() if returning else None
+        tasks = [
+            asyncio.create_task(self._follow(resumed=isinstance(first, Resume))),
+            asyncio.create_task(self._beat()),
+            asyncio.create_task(self._read(first)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except _Close as close:
+            await self._close(close.code, close.reason)
+        except (WebSocketDisconnect, RuntimeError, TimeoutError) as gone:
+            # Starlette reports a peer that vanished while we were sending as RuntimeError.
+            log.debug("connection lost: %r", gone)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close(1000, "session ended")
+
+    def _use(self, wish: SessionSettings) -> None:
+        self._wish = wish
+        self._ears = Ears(wish)
+        self._mouth = Mouth(wish)
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.close(code, reason)
+
+    # --- to the client -------------------------------------------------------------------------
+
+    async def _send(self, *frames: str | bytes) -> None:
+        async with self._sending:
+            for frame in frames:
+                data = {"text": frame} if isinstance(frame, str) else {"bytes": frame}
+                await asyncio.wait_for(self._socket.send({"type": "websocket.send", **data}), _SEND_TIMEOUT_S)
+
+    async def _follow(self, *, resumed: bool) -> None:
+        await self._until_ready()
+        outbox = self._session.outbox
+        await self._send(
+            SessionReady(
+                seq=self._after,
+                session_id=self._session.id,
+                resumed=resumed,
+                settings=self._wish,
+                heartbeat_s=self._context.settings.heartbeat_s,
+            ).model_dump_json()
+        )
+        try:
+            async for seq, event in outbox.follow(self._after):
+                if not self._context.sessions.is_attached(self._session.id, self):
+                    raise _Close(CLOSE_DISPLACED, "another connection took over this session")
+                self._after = seq
+                await self._send(*self._mouth.frames(seq, event))
+        except FellBehind:
+            raise _Close(
+                CLOSE_FELL_BEHIND, "events were read too slowly to keep: create a new session"
+            ) from None
+
+    async def _until_ready(self) -> None:
+        told = None
+        while not self._context.runtime.ready:
+            roles = roles_of(self._context)
+            if roles != told:
+                told = roles
+                await self._send(Loading(seq=self._after, roles=roles).model_dump_json())
+            await asyncio.sleep(0.25)
+
+    async def _beat(self) -> None:
+        period = self._context.settings.heartbeat_s
+        while True:
+            await asyncio.sleep(period)
+            if asyncio.get_running_loop().time() - self._heard_at > 3 * period:
+                raise _Close(CLOSE_SILENT, "nothing came for three heartbeats")
+            await self._send(PingOut(seq=self._after).model_dump_json())
+
+    # --- from the client -----------------------------------------------------------------------
+
+    async def _receive(self) -> str | bytes:
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        self._heard_at = asyncio.get_running_loop().time()
+        data: str | bytes | None = message.get("bytes")
+        return message["text"] if data is None else data
+
+    async def _first_message(self) -> BaseModel | None:
+        """A client that comes back says where it was; one that does not, hears what comes."""
+        try:
+            message = self._parse(await asyncio.wait_for(self._receive(), _RESUME_WAIT_S))
+        except TimeoutError:
+            return None
+        except ColloquyError as error:
+            self._session.report(error)
+            return None
+        if isinstance(message, Resume):
+            if not self._session.outbox.has(message.last_seq):
+                self._session.outbox.put(
+                    Notice("EVENTS_LOST", "You were away too long to repeat everything: read the turns back.")
+                )
+            else:
+                self._after = min(message.last_seq, self._session.outbox.last_seq)
+        return message if isinstance(message, BaseModel) else None
+
+    async def _read(self, first: BaseModel | None) -> None:
+        message: BaseModel | bytes | None = None if isinstance(first, Resume) else first
+        while True:
+            try:
+                if message is None:
+                    message = self._parse(await self._receive())
+                if isinstance(message, bytes):
+                    await self._session.hear(self._ears.binary(message))
+                elif handler := self._handlers.get(type(message)):
+                    await handler(message)
+            except ColloquyError as error:
+                self._session.report(error)
+            message = None
+
+    def _parse(self, frame: str | bytes) -> Any:
+        if len(frame) > MAX_MESSAGE:
+            raise TooLarge(
+                f"a message may have {MAX_MESSAGE} bytes, not {len(frame)}: send sound in smaller pieces",
+                field="message",
+            )
+        if isinstance(frame, bytes):
+            return frame
+        try:
+            return client_message.validate_json(frame)
+        except ValidationError as error:
+            raise from_validation(error.errors()) from None
+
+    async def _on_audio(self, message: AudioChunkIn) -> None:
+        await self._session.hear(self._ears.json(message))
+
+    async def _on_text(self, message: TextIn) -> None:
+        self._session.say(message.text, stream=message.streaming)
+
+    async def _on_tts_mode(self, message: SetTtsMode) -> None:
+        if message.mode == "hq":
+            self._session.outbox.put(
+                Notice("HQ_UNAVAILABLE", "There is no high-quality voice here: the fast one speaks.")
+            )
+
+    async def _on_interrupt(self, message: Interrupt) -> None:
+        self._session.interrupt("client")
+
+    async def _on_playback(self, message: Playback) -> None:
+        self._session.played(message.turn_id, message.played_ms)
+
+    async def _on_commit(self, message: Commit) -> None:
+        self._session.commit()
+
+    async def _on_configure(self, message: Configure) -> None:
+        given = message.settings.model_fields_set
+        wish = self._wish.model_copy(update={name: getattr(message.settings, name) for name in given})
+        check_formats(wish)
+        await check_voice(self._context, message.settings)
+        self._session.configure(configured(self._context, message.settings, self._session.config))
+        self._context.wishes[self._session.id] = wish
+        if given & {"audio_in", "audio_out"}:
+            self._use(wish)
+        self._wish = wish
+
+    async def _on_ping(self, message: Ping) -> None:
+        await self._send(PongOut(seq=self._after, timestamp=message.timestamp).model_dump_json())
+
+    async def _on_resume(self, message: Resume) -> None:
+        raise BadInput("resume is only for the first message after a reconnect", field="type")

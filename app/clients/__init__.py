@@ -1,0 +1,1 @@
+"""The roles over somebody's wire, one file a provider."""

@@ -1,0 +1,1 @@
+"""The session core: one state machine over events, whatever the wire."""

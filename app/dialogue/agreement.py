@@ -1,0 +1,122 @@
+"""Which words of a growing transcript are firm.
+
+Each pass hears the utterance anew and may change its mind about the last words. A word is
+committed once two passes in a row agree on it and on the word after it (local agreement:
+Liu et al. 2020, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by Partial
+Hypothesis Selection"). What is committed never changes: later passes, and the final one, are
+spliced on behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PUNCTUATION = re.compile(r"[^\w']+")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def split_words(text: str) -> list[str]:
+    """Words of `text` in any script: a Chinese or Japanese character is a word, together with
+    punctuation that follows it."""
+    words: list[str] = []
+    for token in text.split():
+        for part in _CJK.findall(token):
+            if words and not _norm(part) and token != part:
+                words[-1] += part
+            else:
+                words.append(part)
+    return words
+
+
+def join_words(words: Sequence[str]) -> str:
+    """The inverse of `split_words`: no space between Chinese or Japanese characters."""
+    text = ""
+    for word in words:
+        if text and not (_is_cjk(text[-1]) and _is_cjk(word[0])):
+            text += " "
+        text += word
+    return text
+
+
+def _is_cjk(char: str) -> bool:
+    return "\u3000" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
+
+
+def _norm(word: str) -> str:
+    return _PUNCTUATION.sub("", word.lower())
+
+
+def align(firm: Sequence[str], heard: Sequence[str]) -> tuple[int, list[int | None]]:
+    """Lay the committed words over the beginning of a new hypothesis.
+
+    Returns how many words of `heard` the committed words stand for (the least edit distance over
+    all prefixes of `heard`), and for each committed word the index of its counterpart, or None.
+    """
+    rows = [list(range(len(heard) + 1))]
+    firm_n, heard_n = [_norm(w) for w in firm], [_norm(w) for w in heard]
+    for i, word in enumerate(firm_n, 1):
+        above, row = rows[-1], [i]
+        for j, other in enumerate(heard_n, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other)))
+        rows.append(row)
+    last = rows[-1]
+    # Of equally good cuts take one that ends with the same word, then the one nearest to a word
+    # for a word.
+    ends = firm_n[-1] if firm_n else None
+
+    def cost(j: int) -> tuple[int, bool, int]:
+        return last[j], not (j and heard_n[j - 1] == ends), abs(j - len(firm))
+
+    cut = min(range(len(heard) + 1), key=cost)
+    matches: list[int | None] = [None] * len(firm)
+    i, j = len(firm), cut
+    while i > 0:
+        same = j > 0 and rows[i - 1][j - 1] + (firm_n[i - 1] != heard_n[j - 1]) == rows[i][j]
+        if same:
+            matches[i - 1] = j - 1
+            i, j = i - 1, j - 1
+        elif rows[i - 1][j] + 1 == rows[i][j]:
+            i -= 1
+        else:
+            j -= 1
+    return cut, matches
+
+
+class Agreement:
+    """The firm and the soft words of one utterance."""
+
+    def __init__(self) -> None:
+        self.firm: list[str] = []
+        self.soft: list[str] = []
+
+    @property
+    def committed(self) -> str:
+        """The firm part as text."""
+        return join_words(self.firm)
+
+    @property
+    def text(self) -> str:
+        """Firm and soft part as text."""
+        return join_words(self.firm + self.soft)
+
+    def update(self, text: str) -> None:
+        """Take the text of a new pass over the whole utterance."""
+        heard = split_words(text)
+        cut, _ = align(self.firm, heard)
+        tail = heard[cut:]
+        agreed = 0
+        for old, new in zip(self.soft, tail, strict=False):
+            if _norm(old) != _norm(new):
+                break
+            agreed += 1
+        # The last word that two passes agree on may still be half of a longer one.
+        agreed = max(0, agreed - 1)
+        self.firm += tail[:agreed]
+        self.soft = tail[agreed:]
+
+    def finish(self, heard: Sequence[str]) -> tuple[list[str], list[int | None]]:
+        """The final words: the firm ones, then what `heard` has beyond them. With each comes its
+        index in `heard`, or None where the final pass did not have it."""
+        cut, matches = align(self.firm, heard)
+        return self.firm + list(heard[cut:]), matches + list(range(cut, len(heard)))

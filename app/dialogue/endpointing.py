@@ -1,0 +1,147 @@
+"""When speech starts and when it is over.
+
+A state machine over the speech probability of 32 ms frames:
+
+    silence → maybe speech → (held `start_ms`) speech → maybe end → (held the end wait) silence
+
+It counts audio, not wall time, so a recording fed faster than real time gives the same turns.
+The end wait adapts to the words so far: a finished sentence ends sooner, a trailing "and"
+waits longer (`end_wait_ms`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from app.dialogue.config import TurnConfig
+from app.roles import SAMPLE_RATE
+
+FRAME = 512
+"""Samples a frame; the VAD's own size."""
+_HYSTERESIS = 0.15
+"""Once there is speech, a frame must fall this far below the threshold to count as silence."""
+_CLOSING_MS = 96
+"""Silence after which the final pass may begin: most pauses between words are shorter."""
+
+
+class Signal(Enum):
+    """What `TurnDetector.feed` noticed with a frame."""
+
+    STARTED = auto()
+    CLOSING = auto()
+    """Silence has lasted long enough that the utterance may be over."""
+    RESUMED = auto()
+    """It was not."""
+    ENDED = auto()
+
+
+@dataclass(slots=True)
+class TurnDetector:
+    """Feed it one probability a frame; positions are samples since the session began.
+
+    `started_at` is the first sample of the current (or last) speech, `ended_at` the end of its
+    last speech frame, `voiced_ms` how much of it was speech. `end_wait` is asked, while silence
+    lasts, for how many ms of it end the utterance.
+    """
+
+    config: TurnConfig
+    end_wait: Callable[[], float]
+    position: int = 0
+    speaking: bool = False
+    started_at: int = 0
+    ended_at: int = 0
+    voiced_ms: float = 0.0
+    _candidate: int | None = None
+    _held: float = 0.0
+    _quiet: float = 0.0
+    _closing: bool = False
+
+    def feed(self, probability: float) -> Signal | None:
+        """Take the next frame's speech probability."""
+        begin = self.position
+        self.position += FRAME
+        frame_ms = FRAME / SAMPLE_RATE * 1000
+        if not self.speaking:
+            return self._feed_silence(probability, begin, frame_ms)
+        if probability >= self.config.threshold - _HYSTERESIS:
+            self.voiced_ms += frame_ms
+            self.ended_at = self.position
+            self._quiet = 0.0
+            if self._closing:
+                self._closing = False
+                return Signal.RESUMED
+            return None
+        self._quiet += frame_ms
+        if self._quiet >= self.end_wait():
+            return self.end()
+        if self._quiet >= _CLOSING_MS and not self._closing:
+            self._closing = True
+            return Signal.CLOSING
+        return None
+
+    def _feed_silence(self, probability: float, begin: int, frame_ms: float) -> Signal | None:
+        if probability >= self.config.threshold:
+            if self._candidate is None:
+                self._candidate = begin
+                self._held = 0.0
+            self._held += frame_ms
+            if self._held >= self.config.start_ms:
+                self.speaking = True
+                self.started_at = self._candidate
+                self.ended_at = self.position
+                self.voiced_ms = self._held
+                self._candidate = None
+                self._quiet = 0.0
+                self._closing = False
+                return Signal.STARTED
+        elif self._candidate is not None:
+            # A dip does not undo what was held, it eats it: "y-es" starts like "yes".
+            self._held -= frame_ms
+            if self._held <= 0:
+                self._candidate = None
+        return None
+
+    def end(self) -> Signal:
+        """End the utterance now (also used for push-to-talk)."""
+        self.speaking = False
+        self._candidate = None
+        self._closing = False
+        return Signal.ENDED
+
+
+# Words after which nobody is done.
+_GOES_ON = frozenset(
+    """
+    a an the and or but so because if when while that which who whose than as of to in on at by for
+    from with about into over under between like my your his her its our their this these those is
+    are was were am be been i'm you're we're they're i you we they he she it can could will would
+    should shall may might must do does did have has had not very really just also then um uh er hmm
+    well okay-so plus minus times dot dash
+    """.split()
+)
+_FINISHED = re.compile(r"[.?!。？！…]['\"”’)]*$")
+_TRAILS_OFF = re.compile(r"(\.\.\.|…|,|-|—|，|、)$")
+_DICTATED = re.compile(
+    r"(\d[\d\s.,-]*|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|oh))[.,]?$", re.I
+)
+
+
+def end_wait_ms(text: str, config: TurnConfig) -> float:
+    """How long a silence ends the utterance whose words so far are `text`, in ms.
+
+    `config.end_ms` scaled by what the words look like: 0.6 after a finished sentence, 2.4 after
+    one that visibly goes on, 1.6 after a number that may be half dictated.
+    """
+    if not config.adaptive or not text:
+        return config.end_ms
+    if _TRAILS_OFF.search(text):
+        return config.end_ms * 2.4
+    bare = re.sub(r"[^\w'\s-]", "", text.lower()).split()
+    if bare and bare[-1] in _GOES_ON and not text.endswith("?"):
+        return config.end_ms * 2.4
+    if len(bare) > 2 and _DICTATED.search(text) and not text.endswith("?"):
+        return config.end_ms * 1.6
+    return config.end_ms * (0.6 if _FINISHED.search(text) else 1.0)

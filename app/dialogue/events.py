@@ -1,0 +1,141 @@
+"""What a session tells the world, free of any wire. Doors translate these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.roles import Samples, Word
+
+Reason = Literal["speech", "client", "text", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """`at` in seconds of the session's audio; it includes no pre-roll."""
+
+    turn_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """`at` is where speech ended, not where that was noticed."""
+
+    turn_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """Speech that held no words."""
+
+    turn_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Words so far; `text` begins with `committed`, which only grows within an utterance."""
+
+    turn_id: str
+    text: str
+    committed: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What was said; `text` begins with the last `Partial.committed`."""
+
+    turn_id: str
+    transcription_id: str
+    text: str
+    words: tuple[Word, ...]
+    language: str
+    confidence: float
+    low_confidence: bool
+    speaker: str = "SPEAKER_00"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """The next piece of the reply as it is written."""
+
+    turn_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    """The next piece of the reply's sound; `offset_ms` from the reply's first sample. `text` is
+    the segment that begins here. The `last` piece is empty: it lets encoders finish."""
+
+    turn_id: str
+    samples: Samples
+    sample_rate: int
+    offset_ms: float
+    text: str | None = None
+    last: bool = False
+
+    @property
+    def duration_ms(self) -> float:
+        """Length in ms."""
+        return len(self.samples) / self.sample_rate * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The reply was stopped; `heard` is the part of it that reached the person."""
+
+    turn_id: str
+    reason: Reason
+    heard: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnComplete:
+    """Nothing more comes of this turn. `latency` as of `TurnClock.ms_since`."""
+
+    turn_id: str
+    number: int
+    transcript: str
+    reply: str
+    audio_ms: float
+    interrupted: bool
+    latency: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Worth knowing, not an error."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something failed; the session lives."""
+
+    code: str
+    message: str
+    trace_id: str
+    retryable: bool = False
+    turn_id: str | None = None
+    field: str | None = None
+
+
+Event = (
+    SpeechStarted
+    | SpeechStopped
+    | TurnDropped
+    | Partial
+    | Final
+    | ReplyText
+    | ReplyAudio
+    | Interrupted
+    | TurnComplete
+    | Notice
+    | Failed
+)

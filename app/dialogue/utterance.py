@@ -1,0 +1,252 @@
+"""One utterance while it is being said: passes over its sound, firm words, the final text.
+
+A quick recogniser hears the growing utterance again and again; two passes that agree commit
+words (`agreement`). The final pass begins with the closing silence, so that it is often done
+when the silence is long enough to end the turn. A long utterance is cut into chunks at its
+pauses, so that no pass grows with its length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from app.audio.buffer import AudioBuffer
+from app.dialogue.agreement import Agreement, join_words, split_words
+from app.dialogue.guards import cleaned
+from app.roles import (
+    SAMPLE_RATE,
+    ColloquyError,
+    Job,
+    Samples,
+    SpeechToText,
+    SttOptions,
+    Transcript,
+    Urgency,
+    Word,
+)
+
+log = logging.getLogger(__name__)
+
+_STEP = int(0.24 * SAMPLE_RATE)
+"""New sound between two passes, if the cores keep up."""
+_CHUNK = 9 * SAMPLE_RATE
+"""A pause after this much closes a chunk."""
+_CHUNK_MAX = 22 * SAMPLE_RATE
+"""Without a pause it is cut here, at the quietest spot of the last seconds."""
+_CUT_SEARCH = 4 * SAMPLE_RATE
+_TAIL = int(0.1 * SAMPLE_RATE)
+"""Sound kept behind the last speech frame: soft final consonants are not voiced."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalWords:
+    """`words` have times in seconds from the utterance's first sample."""
+
+    text: str
+    words: tuple[Word, ...]
+    language: str
+    confidence: float
+    no_speech: float
+
+
+class Utterance:
+    """Hears `audio` from sample `start` on. `on_partial` is called when the words change."""
+
+    def __init__(
+        self,
+        audio: AudioBuffer,
+        start: int,
+        *,
+        stt: SpeechToText,
+        stt_partial: SpeechToText,
+        options: SttOptions,
+        owner: str,
+        on_partial: Callable[[Utterance], None],
+    ) -> None:
+        self.start = start
+        self.confidence = 0.0
+        self.passes = 0
+        self.partials: list[str] = []
+        self._audio = audio
+        self._stt, self._stt_partial = stt, stt_partial
+        self._options = options
+        self._owner = owner
+        self._on_partial = on_partial
+        self._agreement = Agreement()
+        self._chunk_start = start
+        self._done: list[tuple[Transcript, int]] = []
+        self._done_words: list[Word] = []
+        self._heard_to = start
+        self._step = _STEP
+        self._pass: asyncio.Task[None] | None = None
+        self._final: asyncio.Task[Transcript] | None = None
+        self._final_end = 0
+        self._closing_chunk: asyncio.Task[None] | None = None
+
+    @property
+    def committed(self) -> str:
+        """The firm beginning of the text."""
+        return join_words([w.text for w in self._done_words] + self._agreement.firm)
+
+    @property
+    def text(self) -> str:
+        """All words so far, the soft ones included."""
+        return join_words([w.text for w in self._done_words] + self._agreement.firm + self._agreement.soft)
+
+    @property
+    def hypothesis(self) -> str:
+        """The best guess at the text: the final pass's, if one has ended in the closing silence."""
+        final = self._final
+        if final is not None and final.done() and not final.cancelled() and final.exception() is None:
+            return join_words([w.text for w in self._done_words] + [final.result().text])
+        return self.text
+
+    def heard(self, end: int) -> None:
+        """There is sound up to sample `end`: begin a pass if one is due and none is running."""
+        if self._busy(self._pass) or self._busy(self._final) or self._busy(self._closing_chunk):
+            return
+        if end - self._chunk_start > _CHUNK_MAX:
+            cut = self._quietest(end - _CUT_SEARCH, end)
+            self._closing_chunk = asyncio.create_task(self._close_chunk(self._run_final(cut), cut))
+        elif end - self._heard_to >= self._step:
+            self._pass = asyncio.create_task(self._partial_pass(end))
+
+    def closing(self, speech_end: int) -> None:
+        """Silence has begun: start the final pass over what was said up to `speech_end`."""
+        if self._busy(self._closing_chunk):
+            return
+        self._drop_pass()
+        self._final_end = speech_end
+        self._final = asyncio.create_task(self._run_final(speech_end))
+
+    def resumed(self) -> None:
+        """Speech goes on. The pass begun in the pause closes a chunk, if that is long enough."""
+        final, self._final = self._final, None
+        if final is None:
+            return
+        if self._final_end - self._chunk_start >= _CHUNK:
+            self._closing_chunk = asyncio.create_task(self._close_chunk(final, self._final_end))
+        else:
+            final.cancel()
+
+    async def finish(self, speech_end: int) -> FinalWords:
+        """The final words, of what was said up to sample `speech_end`. Raises `EngineFailed`."""
+        self._drop_pass()
+        if self._closing_chunk is not None:
+            await self._closing_chunk
+        final = self._final
+        if final is None or self._final_end != speech_end:
+            if final is not None:
+                final.cancel()
+            final = self._final = asyncio.create_task(self._run_final(speech_end))
+        self._take(await final, speech_end)
+        heard = [(t, samples) for t, samples in self._done if t.text]
+        spoken = sum(samples for _, samples in heard) or 1
+        return FinalWords(
+            text=join_words([w.text for w in self._done_words]),
+            words=tuple(self._done_words),
+            language=heard[-1][0].language if heard else self._options.language or "en",
+            confidence=sum(t.confidence * samples for t, samples in heard) / spoken,
+            no_speech=min((t.no_speech for t, _ in heard), default=1.0),
+        )
+
+    def cancel(self) -> None:
+        """Stop all passes; nothing more is reported."""
+        for task in (self._pass, self._final, self._closing_chunk):
+            if task is not None:
+                task.cancel()
+
+    @staticmethod
+    def _busy(task: asyncio.Task[None] | asyncio.Task[Transcript] | None) -> bool:
+        return task is not None and not task.done()
+
+    def _drop_pass(self) -> None:
+        if self._pass is not None:
+            self._pass.cancel()
+            self._pass = None
+
+    async def _partial_pass(self, end: int) -> None:
+        began = time.monotonic()
+        self._heard_to = end
+        try:
+            transcript = await self._stt_partial.transcribe(
+                self._audio.view(self._chunk_start, end),
+                replace(self._options, word_times=False),
+                Job(self._owner, Urgency.PARTIAL),
+            )
+        except ColloquyError as error:
+            # The final pass will say so if it matters; a partial is only nice to have.
+            log.warning("a partial pass failed: %s", error.message)
+            return
+        # Passes that take long leave the cores idle for a third of the time.
+        self._step = max(_STEP, int((time.monotonic() - began) * 1.5 * SAMPLE_RATE))
+        self.passes += 1
+        before = self.text, self.committed
+        self._agreement.update(cleaned(transcript).text)
+        self.confidence = transcript.confidence
+        if (self.text, self.committed) != before:
+            self.partials.append(self.text)
+            self._on_partial(self)
+
+    async def _run_final(self, end: int) -> Transcript:
+        sound = self._audio.view(self._chunk_start, min(end + _TAIL, self._audio.end))
+        job = Job(self._owner, Urgency.FINAL)
+        try:
+            return cleaned(await self._stt.transcribe(sound, self._options, job))
+        except ColloquyError as error:
+            if self._stt_partial is self._stt:
+                raise
+            log.warning("the final pass failed, the quick recogniser stands in: %s", error.message)
+            return cleaned(await self._stt_partial.transcribe(sound, self._options, job))
+
+    async def _close_chunk(self, final: Awaitable[Transcript], end: int) -> None:
+        try:
+            self._take(await final, end)
+        except ColloquyError as error:
+            # The chunk stays open: a later pass hears it again, nothing is lost.
+            log.warning("a chunk was not transcribed, it will be tried again: %s", error.message)
+            return
+        self._on_partial(self)
+
+    def _take(self, transcript: Transcript, end: int) -> None:
+        """Make the chunk that ends at `end` firm and begin the next one there."""
+        offset = (self._chunk_start - self.start) / SAMPLE_RATE
+        timed = _timed(transcript, (end - self._chunk_start) / SAMPLE_RATE)
+        texts, sources = self._agreement.finish([w.text for w in timed])
+        last = offset
+        for text, source in zip(texts, sources, strict=True):
+            # A word the final pass did not have stands where its neighbour ends.
+            at = timed[source] if source is not None else Word(text, last - offset, last - offset, 0.3)
+            self._done_words.append(Word(text, at.start + offset, at.end + offset, at.confidence))
+            last = at.end + offset
+        self._done.append((transcript, end - self._chunk_start))
+        self._agreement = Agreement()
+        self._chunk_start = self._heard_to = end
+
+    def _quietest(self, begin: int, end: int) -> int:
+        """The sample in [begin, end) around which 60 ms are the most silent."""
+        sound: Samples = self._audio.view(begin, end)
+        size = int(0.06 * SAMPLE_RATE)
+        blocks = sound[: len(sound) // size * size].reshape(-1, size)
+        return begin + int(np.square(blocks).sum(axis=1).argmin()) * size + size // 2
+
+
+def _timed(transcript: Transcript, seconds: float) -> list[Word]:
+    """The words with times; for engines that give none they are spread over `seconds` by length."""
+    if transcript.words:
+        return list(transcript.words)
+    texts = split_words(transcript.text)
+    total = sum(len(t) + 1 for t in texts) or 1
+    words: list[Word] = []
+    at = 0.0
+    for text in texts:
+        span = (len(text) + 1) / total * seconds
+        words.append(Word(text, round(at, 3), round(at + span, 3), transcript.confidence))
+        at += span
+    return words

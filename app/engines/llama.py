@@ -1,0 +1,142 @@
+"""A GGUF model in process, through llama.cpp's own server core (xllamacpp).
+
+The server core batches the sessions' replies together and keeps the system prompt's KV cache,
+which is what makes the first token quick. The library always opens an HTTP listener on
+loopback; it is locked with a random key that nobody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from app.roles import ChatMessage, EngineFailed, EngineInfo, Job, LlmOptions
+
+
+class Llama:
+    """`LanguageModel` of a GGUF file with a chat template."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        slots: int = 4,
+        context_tokens: int = 4096,
+        gpu_layers: int = 0,
+        on_stats: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        """Loads the model: blocking, about 1 s for 0.5 B parameters. `slots` replies are written
+        at once, each with a window of `context_tokens`. `on_stats` is given llama.cpp's timings
+        of each finished reply (`predicted_per_second`, `prompt_ms`, …)."""
+        import xllamacpp
+
+        if not path.is_file():
+            raise EngineFailed(f"there is no model file at {path}")
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = context_tokens * slots
+        params.n_parallel = slots
+        params.n_gpu_layers = gpu_layers
+        params.cpuparams.n_threads = threads
+        params.cpuparams_batch.n_threads = threads
+        params.warmup = True
+        params.verbosity = -1
+        params.api_keys = [secrets.token_hex(32)]
+        params.port = 0
+        try:
+            self._server = xllamacpp.Server(params)
+        except (RuntimeError, ValueError) as error:
+            raise EngineFailed(f"the language model did not load from {path}: {error}") from error
+        self._name = path.stem
+        self._context_tokens = context_tokens
+        self._on_stats = on_stats
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llm")
+        self._slots = asyncio.Semaphore(slots)
+        self.waiting = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo("llm", "llama.cpp", self._name)
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """An estimate that errs high: a token a Chinese character, one for three Latin letters."""
+        return len(text.encode()) // 3 + 8
+
+    async def close(self) -> None:
+        """Stop taking work. The library frees the model with its object."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def reply(
+        self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
+    ) -> AsyncGenerator[str, None]:
+        """See `LanguageModel`. Replies beyond the slots wait in order of arrival."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        stop = threading.Event()
+        body = {
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "stream": True,
+            "max_tokens": options.max_tokens,
+            "temperature": options.temperature,
+            "cache_prompt": True,
+        }
+
+        def put(item: str | BaseException | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(pieces.put_nowait, item)
+
+        def on_chunk(chunk: Any) -> bool:
+            if stop.is_set():
+                return True
+            try:
+                self._take(chunk, put)
+            except EngineFailed as error:
+                put(error)
+                return True
+            return False
+
+        def work() -> None:
+            try:
+                self._server.handle_chat_completions(body, on_chunk)
+                put(None)
+            except Exception as error:  # noqa: BLE001 - whatever the library throws
+                put(EngineFailed(f"the language model failed: {error}"))
+
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.waiting -= 1
+        # The slot is held until the thread ends, not until the caller leaves: a cancelled reply
+        # occupies llama.cpp up to its next token.
+        try:
+            running = loop.run_in_executor(self._threads, work)
+        except BaseException:
+            self._slots.release()
+            raise
+        running.add_done_callback(lambda _: self._slots.release())
+        try:
+            while (piece := await pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            stop.set()
+
+    def _take(self, chunk: Any, put: Callable[[str], None]) -> None:
+        if "error" in chunk:
+            raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
+        if (choices := chunk.get("choices")) and (text := choices[0]["delta"].get("content")):
+            put(text)
+        if self._on_stats and (timings := chunk.get("timings")):
+            self._on_stats(timings)

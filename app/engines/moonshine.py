@@ -1,0 +1,115 @@
+"""Moonshine tiny (English) on onnxruntime: quick enough to follow the voice.
+
+Its encoder takes any length without padding, so a one-second partial costs a fraction of a
+Whisper pass. It gives no word times. Model: Jeffries et al. 2024, "Moonshine: Speech
+Recognition for Live Transcription and Voice Commands".
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.engines.workers import Workers
+from app.roles import SAMPLE_RATE, EngineInfo, Job, Samples, SttOptions, Transcript
+
+_START, _END = 1, 2
+_HEADS, _HEAD_SIZE = 8, 36
+_TOKENS_PER_SECOND = 6.5
+"""More than people say: the authors' own bound against decoding loops."""
+_MIN_SAMPLES = SAMPLE_RATE // 4
+
+
+class Moonshine:
+    """`SpeechToText` for English; `language` is ignored."""
+
+    def __init__(self, model_dir: Path, workers: Workers, *, threads: int) -> None:
+        """Loads the model: blocking, about 0.3 s. `threads` are onnxruntime's per call."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning threads would take the cores from the LLM and the voice.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CPUExecutionProvider"]
+        self._encoder = ort.InferenceSession(model_dir / "encoder_model.ort", options, providers=providers)
+        self._decoder = ort.InferenceSession(
+            model_dir / "decoder_model_merged.ort", options, providers=providers
+        )
+        self._past = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values.")]
+        self._pieces = _read_pieces((model_dir / "tokenizer.bin").read_bytes())
+        self._workers = workers
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo("stt_partial", "moonshine", "moonshine-tiny-en")
+
+    async def close(self) -> None:
+        """Nothing is held beyond memory."""
+
+    async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
+        """See `SpeechToText`. Under 0.25 s of audio there is nothing to hear."""
+        if len(audio) < _MIN_SAMPLES:
+            return Transcript("", confidence=0.0, no_speech=1.0)
+        return await self._workers.run(job, self._transcribe, audio)
+
+    def _transcribe(self, audio: Samples) -> Transcript:
+        tokens, log_probability = self._decode(audio)
+        text = b"".join(self._pieces[t] for t in tokens).decode("utf-8", "ignore")
+        text = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
+        confidence = math.exp(log_probability / max(1, len(tokens) + 1))
+        return Transcript(text, confidence=confidence)
+
+    def _decode(self, audio: Samples) -> tuple[list[int], float]:
+        """Greedy tokens and the sum of their log probabilities."""
+        mask = np.ones((1, len(audio)), np.int64)
+        (hidden,) = self._encoder.run(None, {"input_values": audio[None, :], "attention_mask": mask})
+        feed: dict[str, Any] = {
+            "encoder_hidden_states": hidden,
+            "encoder_attention_mask": mask,  # over samples: the decoder thins it itself
+            "use_cache_branch": np.array([False]),
+        }
+        empty = np.zeros((1, _HEADS, 0, _HEAD_SIZE), np.float32)
+        feed.update(dict.fromkeys(self._past, empty))
+        tokens: list[int] = []
+        total = 0.0
+        token = _START
+        for _ in range(max(4, int(len(audio) / SAMPLE_RATE * _TOKENS_PER_SECOND))):
+            feed["input_ids"] = np.array([[token]], np.int64)
+            logits, *present = self._decoder.run(None, feed)
+            row = logits[0, -1]
+            token = int(row.argmax())
+            total -= float(np.log(np.exp(row - row[token]).sum()))
+            if token == _END:
+                break
+            tokens.append(token)
+            for name, value in zip(self._past, present, strict=True):
+                # The encoder's keys are computed once, on the first step, and then passed along.
+                if not (feed["use_cache_branch"][0] and ".encoder." in name):
+                    feed[name] = value
+            feed["use_cache_branch"] = np.array([True])
+        return tokens, total
+
+
+def _read_pieces(data: bytes) -> list[bytes]:
+    """The vocabulary file: each piece is its length (one byte, or two when the first is over
+    127: low seven bits first) and that many bytes."""
+    pieces: list[bytes] = []
+    at = 0
+    while at < len(data):
+        size = data[at]
+        at += 1
+        if size > 127:
+            size = (size & 127) + data[at] * 128
+            at += 1
+        piece = data[at : at + size]
+        # Byte fall-back pieces are written as the bare byte or as <0xNN>.
+        if len(piece) == 6 and piece.startswith(b"<0x"):
+            piece = bytes([int(piece[3:5], 16)])
+        pieces.append(piece)
+        at += size
+    return pieces

@@ -1,0 +1,82 @@
+"""The web application: routes and lifespan, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from app import __version__
+from app.api import errors, health, rest, sessions, socket
+from app.api.context import Context
+from app.dialogue.manager import SessionManager
+from app.runtime import Runtime
+from app.security.access import Access, load_secret
+from app.settings import Settings
+from app.stores.folder import open_folder
+from app.stores.keeper import Keeper
+from app.stores.sql import open_conversations, sqlite_url
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+WEB = next((p for p in (_HERE / "web", _HERE.parent / "web") if (p / "index.html").is_file()), None)
+"""The page: inside an installed package, beside `app` in a checkout."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Models load in the background once it starts; raises `Misconfigured`
+    for settings that would let strangers in."""
+    settings = settings or Settings()
+    access = Access(settings, load_secret(settings.data_dir / "secret"))
+    runtime = Runtime(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        objects = await open_folder(settings.data_dir / "objects")
+        conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
+        keeper = Keeper(conversations, objects, runtime.metrics)
+        context = Context(
+            settings=settings,
+            runtime=runtime,
+            metrics=runtime.metrics,
+            access=access,
+            sessions=SessionManager(
+                settings.max_sessions,
+                settings.session_keep_s,
+                on_count=runtime.metrics.active_sessions_count.set,
+                on_end=lambda session: context.ended(session),
+            ),
+            conversations=conversations,
+            objects=objects,
+            keeper=keeper,
+        )
+        app.state.context = context
+        runtime.start()
+        try:
+            yield
+        finally:
+            # Sessions first: they still hand their last turns to the keeper.
+            await context.sessions.close()
+            await runtime.close()
+            await keeper.close()
+            await conversations.close()
+
+    app = FastAPI(title="Colloquy", version=__version__, lifespan=lifespan)
+    errors.install(app)
+    for module in (health, sessions, rest, socket):
+        app.include_router(module.router)
+    if WEB is not None:
+        page = WEB / "index.html"
+
+        @app.get("/", include_in_schema=False)
+        async def index() -> FileResponse:
+            return FileResponse(page, headers={"Cache-Control": "no-cache"})
+
+        app.mount("/web", StaticFiles(directory=WEB), name="web")
+    return app

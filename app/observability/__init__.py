@@ -1,0 +1,1 @@
+"""Seeing inside: metrics, logs, and the clock of a turn."""

@@ -1,0 +1,113 @@
+"""The roles: what the dialogue asks of an engine or of a provider over the wire.
+
+Each is a small protocol. An in-process engine (`app.engines`) and a client of somebody's API
+(`app.clients`) look the same from here. All methods that wait are cancellable: cancelling the
+awaiting task, or closing the iterator, stops the work behind it. Failures are
+`roles.errors.EngineFailed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.roles.types import (
+    AudioChunk,
+    ChatMessage,
+    EngineInfo,
+    Job,
+    LlmOptions,
+    Samples,
+    SpeechOptions,
+    SttOptions,
+    Transcript,
+    Voice,
+)
+
+
+class Engine(Protocol):
+    """What every implementation of a role can do besides its work."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name and model, for `/health` and logs."""
+        ...
+
+    async def close(self) -> None:
+        """Free what is held. Idempotent."""
+        ...
+
+
+class VadStream(Protocol):
+    """Voice activity of one session; keeps the model's state between frames."""
+
+    async def probability(self, frame: Samples) -> float:
+        """Probability (0–1) that `frame` (float32[512] at 16 kHz, 32 ms) holds speech. Frames
+        are given in order, one at a time."""
+        ...
+
+
+class Vad(Engine, Protocol):
+    """Voice activity detection."""
+
+    def stream(self) -> VadStream:
+        """A fresh state for one session."""
+        ...
+
+
+class SpeechToText(Engine, Protocol):
+    """Batch recognition of up to about 30 s; the dialogue makes it incremental."""
+
+    async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
+        """Transcribe `audio` (float32[n], 16 kHz mono)."""
+        ...
+
+
+class LanguageModel(Engine, Protocol):
+    """Writes the reply."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Size of the context window, prompt and reply together."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens in `text`; an estimate is fine if it errs high."""
+        ...
+
+    def reply(
+        self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
+    ) -> AsyncGenerator[str, None]:
+        """The reply to `messages`, piece by piece. Closing the generator stops the work."""
+        ...
+
+
+class TextToSpeech(Engine, Protocol):
+    """A voice."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz of all chunks from `speak`."""
+        ...
+
+    def voices(self) -> Sequence[Voice]:
+        """The voices that can be asked for; the first is the default."""
+        ...
+
+    def speak(self, text: str, options: SpeechOptions, job: Job) -> AsyncGenerator[AudioChunk, None]:
+        """Speech for `text` (a sentence or a clause), as it is made. An unknown voice is
+        `NotFound`; text with nothing to say gives no chunk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSet:
+    """The engines or clients that serve a dialogue. `stt_partial` follows the voice and may be
+    the same object as `stt`, which gives the final words."""
+
+    vad: Vad
+    stt: SpeechToText
+    stt_partial: SpeechToText
+    llm: LanguageModel
+    tts: TextToSpeech

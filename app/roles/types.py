@@ -1,0 +1,144 @@
+"""Plain frozen values that roles pass to each other.
+
+Audio inside the program is NumPy `float32`, mono, in [-1, 1]. What people say is always at
+`SAMPLE_RATE` (16 kHz); what a voice says is at that voice's own rate, named beside it.
+Times are seconds, unless a name ends in `_ms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+"""Sample rate of all audio that is heard, in Hz."""
+
+Samples = npt.NDArray[np.float32]
+"""`float32[n]`, mono, [-1, 1]."""
+
+
+class Urgency(IntEnum):
+    """Who goes first when model work queues for the cores; lower goes ahead.
+
+    A person waits on FINAL and SPEECH; a PARTIAL is only nice to have and may be dropped.
+    """
+
+    FINAL = 0
+    SPEECH = 1
+    PARTIAL = 2
+    BACKGROUND = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """On whose behalf model work runs, and how urgent it is (see `engines.workers`)."""
+
+    owner: str = ""
+    urgency: Urgency = Urgency.FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """A piece of sound: `samples` float32[n] mono at `sample_rate` Hz."""
+
+    samples: Samples
+    sample_rate: int
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One recognised word; `start` and `end` in seconds from the start of the audio given,
+    `confidence` 0–1."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a recogniser heard.
+
+    `confidence` is 0–1; `no_speech` is the recogniser's own probability (0–1) that there was
+    none. `words` may be empty where the engine has no word times.
+    """
+
+    text: str
+    words: tuple[Word, ...] = ()
+    language: str = "en"
+    confidence: float = 1.0
+    no_speech: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SttOptions:
+    """How to transcribe.
+
+    `language`: ISO 639-1 code, or None to detect. `vocabulary`: words and names to favour.
+    `prompt`: text said just before, as context. `word_times`: whether words with times are
+    needed (they can cost extra).
+    """
+
+    language: str | None = "en"
+    vocabulary: tuple[str, ...] = ()
+    prompt: str = ""
+    word_times: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a chat history."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlmOptions:
+    """`max_tokens` of the reply; `temperature` 0–2."""
+
+    max_tokens: int = 256
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """A voice that can be asked for by `name`. `language` ISO 639-1; `gender` as the file names
+    it, or "unknown"."""
+
+    name: str
+    language: str
+    gender: str = "unknown"
+    engine: str = ""
+    sample_rate: int = 22_050
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """How to speak. `voice` None is the default voice for `language`; `speed` 0.5–2.0, 1 is the
+    voice's own pace; `cfg_scale` 0.5–2.0 is used by voices that have such a knob."""
+
+    voice: str | None = None
+    language: str = "en"
+    speed: float = 1.0
+    cfg_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What `/health` shows of an engine."""
+
+    role: str
+    name: str
+    model: str = ""
+    detail: dict[str, str] = field(default_factory=dict)

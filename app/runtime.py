@@ -1,0 +1,272 @@
+"""The one place that wires engines, clients and stores together, from `Settings`.
+
+A provider is one file in `engines` or `clients` and one line in `PROVIDERS`. Models are fetched
+and loaded in the background, all roles at once; `/health` and waiting sessions see how far each
+is. Nothing is imported that the settings do not use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.engines.workers import Workers
+from app.models.store import ModelStore
+from app.observability.metrics import Metrics
+from app.roles import ColloquyError, EngineFailed, Misconfigured, RoleSet
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Role = Literal["vad", "stt", "stt_partial", "llm", "tts"]
+State = Literal["absent", "fetching", "loading", "ready", "failed"]
+
+
+@dataclass(slots=True)
+class RoleStatus:
+    """How far a role's model is. `progress` is 0–1 while fetching."""
+
+    role: Role
+    model: str
+    state: State = "absent"
+    progress: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a provider is built with."""
+
+    settings: Settings
+    workers: Workers
+    metrics: Metrics
+    fetch: Callable[[str], Awaitable[Any]]
+    """Gives the folder (`Path`) of a model of the manifest, fetching it if need be."""
+
+
+async def _silero(b: Build) -> Any:
+    from app.engines.silero import Silero
+
+    return await asyncio.to_thread(Silero, await b.fetch("silero-vad"))
+
+
+async def _whisper(b: Build) -> Any:
+    from app.engines.whisper import Whisper
+
+    path = await b.fetch(stt_model(b.settings))
+
+    def load() -> Whisper:
+        s = b.settings
+        return Whisper(
+            path, b.workers, threads=s.threads, device=s.stt_device, compute_type=s.stt_compute_type
+        )
+
+    return await asyncio.to_thread(load)
+
+
+async def _moonshine(b: Build) -> Any:
+    from app.engines.moonshine import Moonshine
+
+    path = await b.fetch("moonshine-tiny-en")
+    return await asyncio.to_thread(lambda: Moonshine(path, b.workers, threads=b.settings.threads))
+
+
+async def _llama(b: Build) -> Any:
+    from pathlib import Path
+
+    from app.engines.llama import Llama
+
+    s = b.settings
+    name = s.llm_model_name or "qwen2.5-coder-0.5b-instruct-q4_k_m"
+    path = Path(name) if name.endswith(".gguf") else next((await b.fetch(name)).glob("*.gguf"))
+    loop = asyncio.get_running_loop()
+
+    def on_stats(stats: dict[str, float]) -> None:
+        loop.call_soon_threadsafe(
+            b.metrics.llm_tokens_per_second.observe, stats.get("predicted_per_second", 0.0)
+        )
+
+    return await asyncio.to_thread(
+        lambda: Llama(
+            path,
+            threads=s.threads,
+            slots=max(2, min(4, s.max_sessions)),
+            context_tokens=s.llm_context_tokens,
+            gpu_layers=s.llm_gpu_layers,
+            on_stats=on_stats,
+        )
+    )
+
+
+async def _openai_llm(b: Build) -> Any:
+    from app.clients.openai_llm import OpenAiLlm
+
+    s = b.settings
+    if not s.llm_model_name:
+        raise Misconfigured(
+            "LLM_PROVIDER=openai needs LLM_MODEL_NAME (and LLM_BASE_URL unless it is OpenAI's own)"
+        )
+    return OpenAiLlm(
+        s.llm_model_name,
+        base_url=s.llm_base_url,
+        api_key=s.llm_api_key.get_secret_value(),
+        context_tokens=s.llm_context_tokens,
+        timeout_s=s.llm_timeout_s,
+    )
+
+
+async def _piper(b: Build) -> Any:
+    from app.engines.piper import PiperVoice
+
+    path = await b.fetch(b.settings.tts_model_name or "piper-joe")
+    return await PiperVoice.load(path, b.workers, threads=b.settings.threads)
+
+
+async def _kokoro(b: Build) -> Any:
+    from app.engines.kokoro import KokoroVoice
+
+    path = await b.fetch(b.settings.tts_model_name or "kokoro-82m")
+    return await KokoroVoice.load(path, b.workers, threads=b.settings.threads)
+
+
+PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
+    ("vad", "silero"): _silero,
+    ("stt", "whisper"): _whisper,
+    ("stt", "moonshine"): _moonshine,
+    ("stt_partial", "whisper"): _whisper,
+    ("stt_partial", "moonshine"): _moonshine,
+    ("llm", "llama"): _llama,
+    ("llm", "openai"): _openai_llm,
+    ("tts", "piper"): _piper,
+    ("tts", "kokoro"): _kokoro,
+}
+
+
+def stt_model(s: Settings) -> str:
+    """The model that gives the final words."""
+    return s.stt_model_name or ("whisper-tiny-en" if s.english_only else "whisper-base")
+
+
+def chosen(s: Settings) -> dict[Role, str]:
+    """The provider of each role; `stt_partial` is "same" where one recogniser does both."""
+    partial = s.stt_partial_provider or ("moonshine" if s.english_only else "same")
+    return {
+        "vad": s.vad_provider,
+        "stt": s.stt_provider,
+        "stt_partial": "same" if partial == s.stt_provider else partial,
+        "llm": s.llm_provider,
+        "tts": s.tts_provider or ("kokoro" if s.language in ("zh", "ja") else "piper"),
+    }
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Engines as they come up. `start` returns at once; `roles` waits for all of them."""
+
+    settings: Settings
+    metrics: Metrics = field(default_factory=Metrics)
+    status: dict[Role, RoleStatus] = field(default_factory=dict)
+    _engines: dict[Role, Any] = field(default_factory=dict)
+    _loading: dict[Role, asyncio.Task[Any]] = field(default_factory=dict)
+    _workers: Workers | None = None
+    _store: ModelStore | None = None
+
+    def start(self) -> None:
+        """Begin to fetch and load what the settings ask for."""
+        s = self.settings
+        self._store = ModelStore(s.models_dir, local=s.models_local, hub=s.models_hub)
+        self._workers = Workers(
+            s.threads,
+            reserved=1,
+            on_wait=lambda u, t: self.metrics.workers_wait_seconds.labels(u.name.lower()).observe(t),
+        )
+        for role, provider in chosen(s).items():
+            if provider != "same":
+                self.status[role] = RoleStatus(role, provider)
+                self._begin(role, provider)
+
+    def _begin(self, role: Role, provider: str) -> None:
+        self._loading[role] = asyncio.create_task(self._load(role, provider), name=f"load-{role}")
+
+    async def _load(self, role: Role, provider: str) -> Any:
+        status = self.status[role]
+        began = time.monotonic()
+
+        async def fetch(model: str) -> Any:
+            assert self._store is not None
+            status.model = model
+            if (path := self._store.present(model)) is None:
+                status.state = "fetching"
+
+                def progress(done: float, message: str) -> None:
+                    status.progress, status.message = done, message
+
+                path = await self._store.fetch(model, progress)
+            status.state, status.progress, status.message = "loading", 1.0, ""
+            return path
+
+        assert self._workers is not None
+        try:
+            engine = await PROVIDERS[role, provider](Build(self.settings, self._workers, self.metrics, fetch))
+        except ImportError as error:
+            failure: ColloquyError = Misconfigured(
+                f"{role} provider {provider} needs a package that is not installed ({error.name}): "
+                "install colloquy[embedded] or choose another provider"
+            )
+            self._failed(status, failure)
+            raise failure from error
+        except ColloquyError as error:
+            self._failed(status, error)
+            raise
+        except Exception as error:
+            log.exception("loading %s failed", role)
+            failure = EngineFailed(f"{role} did not load: {error}")
+            self._failed(status, failure)
+            raise failure from error
+        status.state, status.model = "ready", engine.info.model or status.model
+        seconds = time.monotonic() - began
+        self.metrics.model_load_seconds.labels(role).set(seconds)
+        if role == "tts":
+            self.metrics.tts_model_load_seconds.labels("fast").set(seconds)
+        log.info("%s ready", role, extra={"model": status.model, "seconds": round(seconds, 2)})
+        self._engines[role] = engine
+        return engine
+
+    def _failed(self, status: RoleStatus, error: ColloquyError) -> None:
+        status.state, status.message = "failed", error.message
+
+    @property
+    def ready(self) -> bool:
+        """Whether every role is ready."""
+        return all(s.state == "ready" for s in self.status.values())
+
+    async def role(self, role: Role) -> Any:
+        """The engine of one role, once it is loaded; a role that failed is tried again."""
+        task = self._loading.get(role)
+        if task is None:
+            return await self.role("stt")  # stt_partial: the same as the final
+        if task.done() and (task.cancelled() or task.exception() is not None):
+            self._begin(role, chosen(self.settings)[role])
+            task = self._loading[role]
+        return await asyncio.shield(task)
+
+    async def roles(self) -> RoleSet:
+        """All engines, once they are loaded. Raises what the first failure was."""
+        vad, stt, stt_partial, llm, tts = await asyncio.gather(
+            *(self.role(r) for r in ("vad", "stt", "stt_partial", "llm", "tts"))
+        )
+        return RoleSet(vad, stt, stt_partial, llm, tts)
+
+    async def close(self) -> None:
+        """Stop loading and free the engines."""
+        for task in self._loading.values():
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        for engine in self._engines.values():
+            await engine.close()
+        if self._workers is not None:
+            await asyncio.to_thread(self._workers.close)

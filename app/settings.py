@@ -1,0 +1,106 @@
+"""Every knob, grouped by role, each with its meaning and unit.
+
+Each is an environment variable of the same name in capitals (`STT_MODEL_NAME`), or a line of a
+`.env` file. The defaults are the embedded deployment in English.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.dialogue.config import DEFAULT_INSTRUCTIONS
+
+
+class Settings(BaseSettings):
+    """All settings. Unknown variables are ignored, wrong values stop the start."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore")
+
+    # --- server ---
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback API_KEYS must be set")
+    port: int = Field(8710, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    data_dir: Path = Field(
+        Path(platformdirs.user_data_dir("colloquy")), description="recordings, database and secrets live here"
+    )
+    api_keys: list[SecretStr] = Field(
+        default_factory=list, description='keys that may use the API, as JSON: ["key1", "key2"]'
+    )
+    allowed_origins: list[str] = Field(
+        default_factory=list, description="web origins besides our own that may open sessions, as JSON"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
+    log_json: bool | None = Field(None, description="logs as JSON lines; default: unless on a terminal")
+
+    # --- sessions ---
+    language: str = Field(
+        "en", pattern=r"^([a-z]{2,3}|auto)$", description="language spoken, ISO 639-1, or auto to detect it"
+    )
+    max_sessions: int = Field(5, ge=1, description="open sessions at once")
+    session_keep_s: float = Field(
+        60, gt=0, description="a session waits this long for its client to return, s"
+    )
+    heartbeat_s: float = Field(15, gt=0, description="WebSocket ping interval, s; three missed close it")
+    max_upload_mb: float = Field(50, gt=0, description="largest file that REST takes, MB")
+    max_audio_s: float = Field(600, gt=0, description="longest recording that REST takes, s")
+
+    # --- models ---
+    models_dir: Path = Field(
+        Path(platformdirs.user_cache_dir("colloquy")) / "models", description="where fetched models are kept"
+    )
+    models_local: Path | None = Field(None, description="a folder NAME/FILES to take models from first")
+    models_hub: bool = Field(True, description="whether models may be fetched from the hub")
+    threads: int = Field(
+        max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        ge=1,
+        description="cores for in-process models",
+    )
+
+    # --- voice activity ---
+    vad_provider: Literal["silero"] = Field("silero", description="who detects speech")
+
+    # --- speech to text ---
+    stt_provider: Literal["whisper", "moonshine"] = Field("whisper", description="who gives the final words")
+    stt_model_name: str | None = Field(None, description="its model; default: by LANGUAGE")
+    stt_device: str = Field("cpu", description="cpu or cuda")
+    stt_compute_type: str = Field("int8", description="CTranslate2 compute type")
+    stt_partial_provider: Literal["moonshine", "whisper", "same"] | None = Field(
+        None, description="who follows the voice; default: moonshine for English, else the same as the final"
+    )
+
+    # --- language model ---
+    llm_provider: Literal["llama", "openai"] = Field(
+        "llama", description="llama: a GGUF in process; openai: any OpenAI-compatible API"
+    )
+    llm_model_name: str | None = Field(
+        None, description="a model of the manifest, a path to a .gguf file, or the API's model name"
+    )
+    llm_base_url: str | None = Field(None, description="for openai: base URL of the API")
+    llm_api_key: SecretStr = Field(SecretStr(""), description="for openai: its key")
+    llm_context_tokens: int = Field(4096, ge=512, description="context window, tokens")
+    llm_max_tokens: int = Field(256, ge=1, description="longest reply, tokens")
+    llm_temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature")
+    llm_timeout_s: float = Field(20, gt=0, description="for openai: longest wait for the next piece, s")
+    llm_gpu_layers: int = Field(0, ge=0, description="for llama: layers put on a GPU")
+    llm_system_prompt: str = Field(DEFAULT_INSTRUCTIONS, description="who the assistant is")
+
+    # --- text to speech ---
+    tts_provider: Literal["piper", "kokoro"] | None = Field(
+        None, description="the voice; default: by LANGUAGE"
+    )
+    tts_model_name: str | None = Field(None, description="its model; default: the provider's")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def english_only(self) -> bool:
+        """Whether English is all that will be spoken; then smaller, quicker models do."""
+        return self.language == "en"

@@ -1,0 +1,134 @@
+"""The Chinese voice: what it says is heard again by a recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from speech_helpers import CountingWorkers, characters, edits, hear, joined, loudness, say, silence_around
+
+from app.engines.kokoro import KokoroVoice
+from app.engines.whisper import Whisper
+from app.roles import EngineFailed, Job, NotFound, SpeechOptions
+
+SENTENCES = (
+    "你好，我是你的语音助手。",
+    "请问附近有没有好吃的餐厅？",
+    "我每天早上七点起床，然后喝一杯咖啡。",
+    "明天下午三点我们在办公室开会。",
+    "请把窗户关上，外面太冷了。",
+    "你可以帮我订一张去上海的火车票吗？",
+)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[CountingWorkers]:
+    pool = CountingWorkers(1)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def voice(model_dir: Callable[[str], Path], workers: CountingWorkers) -> KokoroVoice:
+    return KokoroVoice(model_dir("kokoro-82m"), workers, threads=2)
+
+
+@pytest.fixture(scope="module")
+def recogniser(model_dir: Callable[[str], Path], workers: CountingWorkers) -> Whisper:
+    return Whisper(model_dir("whisper-base"), workers, threads=2)
+
+
+async def test_what_it_says_is_understood(voice: KokoroVoice, recogniser: Whisper) -> None:
+    wrong = total = 0
+    for sentence in SENTENCES:
+        heard = await hear(recogniser, await say(voice, sentence), "zh")
+        wrong += edits(characters(sentence), characters(heard))
+        total += len(characters(sentence))
+    assert wrong / total <= 0.15
+
+
+async def test_the_other_voice(voice: KokoroVoice, recogniser: Whisper) -> None:
+    chunks = await say(voice, SENTENCES[3], voice="zh-Tebukuro_woman")
+    heard = await hear(recogniser, chunks, "zh")
+    assert edits(characters(SENTENCES[3]), characters(heard)) <= 4
+
+
+async def test_english_words_in_chinese(voice: KokoroVoice, recogniser: Whisper) -> None:
+    chunks = await say(voice, "我们明天去 New York 看朋友。")
+    heard = (await hear(recogniser, chunks, "zh")).lower()
+    assert "朋友" in heard
+    assert "york" in heard or "纽约" in heard, heard
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("2024年3月5日", "二零二四年三月五日"),
+        ("10:30", "十点半"),
+        ("50%", "百分之五十"),
+        ("¥35.5", "三十五点五元"),
+        ("2个苹果", "两个苹果"),
+        ("1,000,000人", "一百万人"),
+        ("60km/h", "六十千米每小时"),
+    ],
+)
+def test_numbers_are_said(voice: KokoroVoice, written: str, said: str) -> None:
+    assert voice._phonemes(written) == voice._phonemes(said)
+
+
+def test_every_phoneme_is_one_that_the_model_knows(voice: KokoroVoice) -> None:
+    text = "".join(SENTENCES) + "我用Python写代码，GPT-4很好用！他说：“是的”……（笑）吃日子思儿女"
+    assert set(voice._phonemes(text)) <= set(voice._vocabulary)
+
+
+async def test_clauses_come_one_by_one(voice: KokoroVoice) -> None:
+    chunks = await say(voice, SENTENCES[2])
+    assert len(chunks) == 2
+    for chunk in chunks:
+        assert chunk.samples.dtype == np.float32
+        assert np.abs(chunk.samples).max() <= 1.0
+        assert -24.0 < loudness(chunk.samples, chunk.sample_rate) < -16.0
+        before, after = silence_around(chunk.samples, chunk.sample_rate)
+        assert before < 0.06
+        assert 0.1 < after < 0.4
+    assert silence_around(joined(chunks), voice.sample_rate)[1] > 0.24
+
+
+async def test_speed(voice: KokoroVoice) -> None:
+    slow, fast = [sum(c.duration for c in await say(voice, SENTENCES[3], speed=s)) for s in (0.7, 1.5)]
+    assert slow > 1.5 * fast
+
+
+@pytest.mark.parametrize("text", ["", "。。。", "？！", "😀", "——", "```\nx\n```"])
+async def test_nothing_to_say_is_no_sound(voice: KokoroVoice, text: str) -> None:
+    assert await say(voice, text) == []
+
+
+async def test_closing_it_stops_the_work(voice: KokoroVoice, workers: CountingWorkers) -> None:
+    before = workers.asked
+    speech = voice.speak("".join(SENTENCES), SpeechOptions(language="zh"), Job("test"))
+    await anext(speech)
+    await speech.aclose()
+    assert workers.asked - before == 1
+    assert workers.waiting == 0
+
+
+async def test_an_unknown_voice(voice: KokoroVoice) -> None:
+    with pytest.raises(NotFound, match="zh-Kumo_man") as error:
+        await say(voice, "你好。", voice="zh-Nobody_man")
+    assert error.value.field == "voice"
+
+
+def test_it_names_its_voices(voice: KokoroVoice) -> None:
+    assert [(v.name, v.language, v.gender) for v in voice.voices()] == [
+        ("zh-Kumo_man", "zh", "man"),
+        ("zh-Tebukuro_woman", "zh", "woman"),
+    ]
+    assert {v.sample_rate for v in voice.voices()} == {voice.sample_rate}
+
+
+async def test_no_model_there(tmp_path: Path, workers: CountingWorkers) -> None:
+    with pytest.raises(EngineFailed, match=r"no voice \(\*\.onnx\)"):
+        await KokoroVoice.load(tmp_path, workers, threads=1)

@@ -1,0 +1,169 @@
+/** The turns as the person sees them, built from the server's events. */
+
+/** @import { ServerMessage } from "./types.d.ts" */
+
+/**
+ * @typedef {object} Turn
+ * @property {number} key stable for the page, from 1
+ * @property {string | null} id the server's; a typed turn gets it with the first answer
+ * @property {boolean} typed
+ * @property {string} committed the firm beginning of what is being said
+ * @property {string} soft the rest, which may still change
+ * @property {string | null} final
+ * @property {string} speaker "" if not known
+ * @property {boolean} unsure
+ * @property {string} reply as far as it was heard, if it was stopped
+ * @property {string} unheard what was written but not heard
+ * @property {boolean} interrupted
+ * @property {boolean} done
+ * @property {boolean} dropped held no words: not shown
+ */
+
+export class Conversation {
+  /** @type {Turn[]} */
+  turns = [];
+
+  /**
+   * A typed turn, shown before the server has seen it.
+   * @param {string} text
+   */
+  say(text) {
+    const turn = this.#add(null);
+    turn.typed = true;
+    turn.final = text;
+    return turn;
+  }
+
+  /** The server will never answer what was open in a session that is gone. */
+  closeAll() {
+    const open = this.turns.filter((turn) => !turn.done);
+    for (const turn of open) turn.done = true;
+    return open;
+  }
+
+  /**
+   * @param {ServerMessage} message
+   * @returns {Turn | null} the turn that changed
+   */
+  apply(message) {
+    switch (message.type) {
+      case "transcription_partial": {
+        const turn = this.#find(message.turn_id) ?? this.#add(message.turn_id);
+        if (turn.final !== null) return null;
+        turn.committed = message.committed;
+        turn.soft = message.text.slice(message.committed.length);
+        return turn;
+      }
+      case "transcription_final": {
+        const known = this.#find(message.turn_id) ?? this.#claim(message.turn_id, message.text);
+        const turn = known ?? this.#add(message.turn_id);
+        turn.final = message.text;
+        turn.committed = turn.soft = "";
+        turn.speaker = message.speaker;
+        turn.unsure = message.low_confidence;
+        turn.dropped = false;
+        return turn;
+      }
+      case "llm_token": {
+        const turn = this.#answered(message.turn_id);
+        if (turn.interrupted) return null;
+        turn.reply += message.token;
+        return turn;
+      }
+      case "interrupted": {
+        const turn = this.#find(message.turn_id);
+        if (!turn) return null;
+        turn.interrupted = true;
+        keepHeard(turn, message.heard_text);
+        return turn;
+      }
+      case "turn_dropped": {
+        const turn = this.#find(message.turn_id);
+        if (!turn) return null;
+        turn.done = true;
+        turn.dropped = !turn.typed && turn.reply === "";
+        return turn;
+      }
+      case "turn_complete": {
+        const turn = this.#answered(message.turn_id, message.transcript);
+        turn.done = true;
+        turn.final ??= message.transcript;
+        turn.committed = turn.soft = "";
+        if (message.interrupted) {
+          if (!turn.interrupted) keepHeard(turn, message.reply);
+          turn.interrupted = true;
+        } else if (message.reply) {
+          turn.reply = message.reply;
+        }
+        return turn;
+      }
+      case "error": {
+        const turn = message.turn_id ? this.#find(message.turn_id) : null;
+        if (turn) turn.done = true;
+        return turn ?? null;
+      }
+      default:
+        return null;
+    }
+  }
+
+  /** @param {string} id */
+  #find(id) {
+    return this.turns.findLast((turn) => turn.id === id);
+  }
+
+  /**
+   * The turn that is being answered: a known one, or the oldest typed one that has no id yet.
+   * @param {string} id
+   * @param {string} [text]
+   */
+  #answered(id, text) {
+    return this.#find(id) ?? this.#claim(id, text) ?? this.#claim(id) ?? this.#add(id);
+  }
+
+  /**
+   * @param {string} id
+   * @param {string} [text]
+   */
+  #claim(id, text) {
+    const turn = this.turns.find(
+      (one) => one.typed && one.id === null && !one.done && (text === undefined || one.final === text.trim()),
+    );
+    if (turn) turn.id = id;
+    return turn;
+  }
+
+  /** @param {string | null} id */
+  #add(id) {
+    /** @type {Turn} */
+    const turn = {
+      key: (this.turns.at(-1)?.key ?? 0) + 1,
+      id,
+      typed: false,
+      committed: "",
+      soft: "",
+      final: null,
+      speaker: "",
+      unsure: false,
+      reply: "",
+      unheard: "",
+      interrupted: false,
+      done: false,
+      dropped: false,
+    };
+    this.turns.push(turn);
+    return turn;
+  }
+}
+
+/**
+ * @param {Turn} turn
+ * @param {string} heard
+ */
+function keepHeard(turn, heard) {
+  const written = turn.reply;
+  const begin = written.length - written.trimStart().length;
+  const from = written.startsWith(heard.trim(), begin) ? begin + heard.trim().length : written.length;
+  turn.reply = heard;
+  turn.unheard = written.slice(from);
+}
