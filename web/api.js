@@ -49,11 +49,11 @@ export class Api {
    */
   async knowsSession(sessionId) {
     try {
-      await this.#call(`api/v1/sessions/${encodeURIComponent(sessionId)}`);
+      const session = await this.#call(`api/v1/sessions/${encodeURIComponent(sessionId)}`);
+      return session.state !== "ended";
     } catch (error) {
       return error instanceof ApiError && [403, 404].includes(error.status) ? false : null;
     }
-    return true;
   }
 
   /** @returns {Promise<Health>} */

@@ -20,7 +20,8 @@ import { Outbox, SeqFilter, retryDelay } from "./resume.js";
 
 const SILENT_BEATS = 2.5; // heartbeats without a word from the server before the line counts as dead
 const CONNECT_TIMEOUT_MS = 10_000;
-const UNKNOWN_SESSION = 4404;
+/** The session is unknown (4404), or too much of it was missed (4408): only a new one helps. */
+const SESSION_IS_GONE = [4404, 4408];
 
 export class Connection {
   /** @type {Status} */
@@ -149,9 +150,9 @@ export class Connection {
     this.#socket = socket;
     let opened = false;
     this.#watchdog = setTimeout(() => this.lost(), CONNECT_TIMEOUT_MS);
-    /** The chunk whose sound is the next frame; null when that sound is a repetition.
-     *  @type {AudioChunk | null | undefined} */
-    let awaited;
+    /** Whose sound the next `left` binary frames hold; null when that is a repetition.
+     *  @type {{ chunk: AudioChunk | null, left: number }} */
+    let awaited = { chunk: null, left: 0 };
     socket.onopen = () => {
       opened = true;
       this.#stillborn = 0;
@@ -161,19 +162,20 @@ export class Connection {
     socket.onmessage = ({ data }) => {
       this.#watch();
       if (typeof data !== "string") {
-        if (awaited) this.handlers.onAudio(awaited, data);
-        awaited = undefined;
+        if (awaited.left-- > 0 && awaited.chunk) this.handlers.onAudio(awaited.chunk, data);
         return;
       }
       /** @type {ServerMessage} */
       const message = JSON.parse(data);
       const fresh = this.#seq.accept(message);
-      if (message.type === "audio_chunk" && message.data === null) awaited = fresh ? message : null;
+      if (message.type === "audio_chunk" && message.data === null) {
+        awaited = { chunk: fresh ? message : null, left: message.frames };
+      }
       if (fresh) this.#receive(message);
     };
     socket.onclose = ({ code }) => {
       if (!opened) this.#stillborn++;
-      if (code === UNKNOWN_SESSION) this.#replace();
+      if (SESSION_IS_GONE.includes(code)) this.#replace();
       else this.lost();
     };
   }

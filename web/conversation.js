@@ -34,11 +34,18 @@ export class Conversation {
     return turn;
   }
 
-  /** The server will never answer what was open in a session that is gone. */
-  closeAll() {
+  /**
+   * The session is gone: what was open in it will not be answered.
+   * @param {number} unsent how many of the newest typed turns it has never seen
+   * @returns {Turn[]} those that changed
+   */
+  closeAll(unsent) {
     const open = this.turns.filter((turn) => !turn.done);
-    for (const turn of open) turn.done = true;
-    return open;
+    const waiting = open.filter((turn) => turn.typed && turn.id === null);
+    const kept = new Set(waiting.slice(waiting.length - unsent));
+    const closed = open.filter((turn) => !kept.has(turn));
+    for (const turn of closed) turn.done = true;
+    return closed;
   }
 
   /**
@@ -157,13 +164,28 @@ export class Conversation {
 }
 
 /**
+ * Parts what was written where hearing ended. The server joins the spoken pieces anew, so spaces do
+ * not count; where the words differ, what it says was heard is all that is kept.
  * @param {Turn} turn
  * @param {string} heard
  */
 function keepHeard(turn, heard) {
-  const written = turn.reply;
-  const begin = written.length - written.trimStart().length;
-  const from = written.startsWith(heard.trim(), begin) ? begin + heard.trim().length : written.length;
-  turn.reply = heard;
-  turn.unheard = written.slice(from);
+  const end = prefixLength(turn.reply, heard);
+  turn.unheard = end === null ? "" : turn.reply.slice(end);
+  turn.reply = end === null ? heard : turn.reply.slice(0, end);
+}
+
+/**
+ * How many characters of `text` say what `beginning` says, not counting space; null if it begins otherwise.
+ * @param {string} text
+ * @param {string} beginning
+ */
+export function prefixLength(text, beginning) {
+  let at = 0;
+  for (const character of beginning.replace(/\s/g, "")) {
+    while (at < text.length && /\s/.test(text[at])) at++;
+    if (!text.startsWith(character, at)) return null;
+    at += character.length;
+  }
+  return at;
 }

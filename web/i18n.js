@@ -45,12 +45,6 @@ const en = {
   "role.stt_partial": "Live recognition",
   "role.llm": "Language model",
   "role.tts": "Voice",
-  "role.tts_fast": "Voice",
-  "role.tts_hq": "High-quality voice",
-  "role.turn": "End of turn",
-  "role.speaker_encoder": "Speaker recognition",
-  "role.diarizer": "Speaker recognition",
-  "role.text_encoder": "Memory",
   "model.absent": "waiting",
   "model.fetching": "downloading",
   "model.loading": "loading",
@@ -105,6 +99,11 @@ const en = {
   "gender.male": "man",
   "gender.female": "woman",
 
+  "notice.EVENTS_LOST": "You were away too long: some of what was said meanwhile is missing here.",
+  "notice.NOTHING_HEARD": "No words were heard. Hold the button for as long as you speak.",
+  "notice.UTTERANCE_TOO_LONG": "You spoke for a long time without a pause, so this much is answered first.",
+  "notice.HQ_UNAVAILABLE": "There is no high-quality voice here: the fast one speaks.",
+
   "toast.dismiss": "Dismiss",
   "toast.micDenied": "The browser does not allow the microphone. Click the icon beside the address, allow the microphone for this page, and press the button again. Typing works meanwhile.",
   "toast.micMissing": "No microphone was found. Connect one and press the button again. Typing works meanwhile.",
@@ -115,6 +114,7 @@ const en = {
   "toast.replaced": "The server had forgotten this conversation, so a new one was started. What you see above is no longer remembered.",
   "toast.refused": "The server refused the session: {message}",
   "toast.retry": "Try again in a moment.",
+  "toast.trace": "{code}, trace {trace}",
 };
 
 /** @type {Record<keyof typeof en, string>} */
@@ -163,12 +163,6 @@ const zh = {
   "role.stt_partial": "实时识别",
   "role.llm": "语言模型",
   "role.tts": "语音合成",
-  "role.tts_fast": "语音合成",
-  "role.tts_hq": "高品质语音",
-  "role.turn": "话轮结束判断",
-  "role.speaker_encoder": "说话人识别",
-  "role.diarizer": "说话人识别",
-  "role.text_encoder": "记忆",
   "model.absent": "等待中",
   "model.fetching": "下载中",
   "model.loading": "加载中",
@@ -223,6 +217,11 @@ const zh = {
   "gender.male": "男声",
   "gender.female": "女声",
 
+  "notice.EVENTS_LOST": "您离开得太久，期间的部分内容没有显示在这里。",
+  "notice.NOTHING_HEARD": "没有听到内容。说话时请一直按住按钮。",
+  "notice.UTTERANCE_TOO_LONG": "您一直没有停顿，先回答到目前为止的内容。",
+  "notice.HQ_UNAVAILABLE": "这里没有高品质语音，将使用快速语音。",
+
   "toast.dismiss": "关闭",
   "toast.micDenied": "浏览器不允许使用麦克风。请点击地址栏旁的图标，允许本页面使用麦克风，然后再按一次按钮。在此期间可以打字。",
   "toast.micMissing": "没有找到麦克风。请连接麦克风后再按一次按钮。在此期间可以打字。",
@@ -233,6 +232,7 @@ const zh = {
   "toast.replaced": "服务器已不记得这次对话，因此开始了新的对话。上面的内容不再被记住。",
   "toast.refused": "服务器拒绝了会话：{message}",
   "toast.retry": "请稍后再试。",
+  "toast.trace": "{code}，追踪号 {trace}",
 };
 
 /** @type {{ en: Record<string, string>, zh: Record<string, string> }} */

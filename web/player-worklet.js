@@ -45,7 +45,7 @@ class Player extends AudioWorkletProcessor {
     this.sinceReport = 0;
     const played = [...this.queue.played].filter(([turnId, count]) => this.reported.get(turnId) !== count);
     for (const [turnId, count] of played) this.reported.set(turnId, count);
-    this.port.postMessage({ played, playing: this.queue.current, empty: this.queue.empty, level });
+    this.port.postMessage({ played, level });
   }
 }
 

@@ -99,8 +99,9 @@ export interface LlmToken extends Event {
 export interface AudioChunk extends Event {
   type: "audio_chunk";
   turn_id: string;
-  /** base64, or null when the next frame is binary and holds the sound */
+  /** base64, or null when the next `frames` frames are binary and hold the sound */
   data: string | null;
+  frames: number;
   codec: string;
   sample_rate: number;
   duration_ms: number;

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -223,18 +223,14 @@ def _open(source: _Source) -> InputContainer:
 
     _limit_allocations()
 
-    def refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-        raise PermissionError("a recording may not name other files")
-
     return av.open(
         source,
         "r",
         container_options={
             "format_whitelist": _CONTAINERS,
             "codec_whitelist": _CODECS,
-            "protocol_whitelist": "none",
+            "protocol_whitelist": "none",  # no container may have anything else opened
         },
-        io_open=refuse,
         metadata_errors="replace",
     )
 

@@ -16,6 +16,11 @@ _PUNCTUATION = re.compile(r"[^\w']+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 
 
+def _score(a: str, b: str) -> int:
+    """A match outweighs the gaps that it takes to get to it: one word is often heard as two."""
+    return 3 if a == b else -1
+
+
 def split_words(text: str) -> list[str]:
     """Words of `text` in any script: a Chinese or Japanese character is a word, together with
     punctuation that follows it."""
@@ -47,40 +52,39 @@ def _norm(word: str) -> str:
     return _PUNCTUATION.sub("", word.lower())
 
 
-def align(firm: Sequence[str], heard: Sequence[str]) -> tuple[int, list[int | None]]:
-    """Lay the committed words over the beginning of a new hypothesis.
+def align(
+    firm: Sequence[str], soft: Sequence[str], heard: Sequence[str]
+) -> tuple[int, list[int | None]]:
+    """Lay the words so far, `firm` and then `soft`, over the beginning of a new hypothesis.
 
-    Returns how many words of `heard` the committed words stand for (the least edit distance over
-    all prefixes of `heard`), and for each committed word the index of its counterpart, or None.
+    Returns how many words of `heard` the firm ones stand for, and for each firm word the index of
+    its counterpart, or None. The soft words take part because they hold the others in place: after
+    "ill-disposed" was heard as "ill suppose it", only what follows tells where it ends.
     """
-    rows = [list(range(len(heard) + 1))]
-    firm_n, heard_n = [_norm(w) for w in firm], [_norm(w) for w in heard]
-    for i, word in enumerate(firm_n, 1):
-        above, row = rows[-1], [i]
-        for j, other in enumerate(heard_n, 1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other)))
+    known = [_norm(w) for w in (*firm, *soft)]
+    other = [_norm(w) for w in heard]
+    # Global alignment (Needleman and Wunsch 1970) with the end of `heard` free: it may go on.
+    rows = [[-j for j in range(len(other) + 1)]]
+    for i, word in enumerate(known, 1):
+        above, row = rows[-1], [-i]
+        for j, heard_word in enumerate(other, 1):
+            row.append(max(above[j] - 1, row[j - 1] - 1, above[j - 1] + _score(word, heard_word)))
         rows.append(row)
-    last = rows[-1]
-    # Of equally good cuts take one that ends with the same word, then the one nearest to a word
-    # for a word.
-    ends = firm_n[-1] if firm_n else None
-
-    def cost(j: int) -> tuple[int, bool, int]:
-        return last[j], not (j and heard_n[j - 1] == ends), abs(j - len(firm))
-
-    cut = min(range(len(heard) + 1), key=cost)
-    matches: list[int | None] = [None] * len(firm)
-    i, j = len(firm), cut
+    j = max(range(len(other) + 1), key=lambda end: (rows[-1][end], -abs(end - len(known))))
+    i = len(known)
+    matches: list[int | None] = [None] * len(known)
+    cut = j if not soft else 0
     while i > 0:
-        same = j > 0 and rows[i - 1][j - 1] + (firm_n[i - 1] != heard_n[j - 1]) == rows[i][j]
-        if same:
+        if j > 0 and rows[i - 1][j - 1] + _score(known[i - 1], other[j - 1]) == rows[i][j]:
             matches[i - 1] = j - 1
             i, j = i - 1, j - 1
-        elif rows[i - 1][j] + 1 == rows[i][j]:
+        elif rows[i - 1][j] - 1 == rows[i][j]:
             i -= 1
         else:
             j -= 1
-    return cut, matches
+        if i == len(firm) and soft:
+            cut = j
+    return cut, matches[: len(firm)]
 
 
 class Agreement:
@@ -103,7 +107,7 @@ class Agreement:
     def update(self, text: str) -> None:
         """Take the text of a new pass over the whole utterance."""
         heard = split_words(text)
-        cut, _ = align(self.firm, heard)
+        cut, _ = align(self.firm, self.soft, heard)
         tail = heard[cut:]
         agreed = 0
         for old, new in zip(self.soft, tail, strict=False):
@@ -118,5 +122,5 @@ class Agreement:
     def finish(self, heard: Sequence[str]) -> tuple[list[str], list[int | None]]:
         """The final words: the firm ones, then what `heard` has beyond them. With each comes its
         index in `heard`, or None where the final pass did not have it."""
-        cut, matches = align(self.firm, heard)
+        cut, matches = align(self.firm, self.soft, heard)
         return self.firm + list(heard[cut:]), matches + list(range(cut, len(heard)))

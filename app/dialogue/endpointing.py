@@ -112,14 +112,13 @@ class TurnDetector:
         return Signal.ENDED
 
 
-# Words after which nobody is done.
+# Words after which hardly anybody is done; not those that often end a sentence ("turn it on",
+# "I think so", "thank you").
 _GOES_ON = frozenset(
     """
-    a an the and or but so because if when while that which who whose than as of to in on at by for
-    from with about into over under between like my your his her its our their this these those is
-    are was were am be been i'm you're we're they're i you we they he she it can could will would
-    should shall may might must do does did have has had not very really just also then um uh er hmm
-    well okay-so plus minus times dot dash
+    a an the and or but because if when while whose as of to at by from with into between my your our
+    their i we they he she i'm you're we're they're is are was were would could should um uh er plus
+    minus times dot dash like
     """.split()
 )
 _FINISHED = re.compile(r"[.?!。？！…]['\"”’)]*$")

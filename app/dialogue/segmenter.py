@@ -99,12 +99,9 @@ def _past_closers(text: str, at: int) -> int:
 
 
 def _is_abbreviation(text: str, dot: int) -> bool:
-    """Whether the dot at `dot` belongs to a word such as "Dr." or a list number such as "1."."""
+    """Whether the dot at `dot` belongs to a word such as "Dr.", an initial, or a list number."""
     match = re.search(r"[\w.]+$", text[:dot])
     word = match.group().lower() if match else ""
-    if word in _ABBREVIATIONS or re.fullmatch(r"[a-z]", word):
-        # "plan B." ends a sentence, "J. Smith" does not: an initial stands before a capital.
-        return word != "i" and text[dot + 1 :].lstrip()[:1] != ""
-    return bool(re.fullmatch(r"\d{1,2}", word)) and (
-        dot - len(word) == 0 or text[dot - len(word) - 1] == "\n"
-    )
+    if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i"):
+        return True
+    return bool(re.fullmatch(r"\d{1,2}", word)) and (dot == len(word) or text[dot - len(word) - 1] == "\n")

@@ -332,8 +332,7 @@ class Session:
         turn.clock.mark(Stage.SPEECH_END, self._last_voice)
         turn.clock.mark(Stage.ENDPOINT)
         self._emit(SpeechStopped(turn.id, detector.ended_at / SAMPLE_RATE))
-        end = min(detector.ended_at + _POST_ROLL, self._audio.end)
-        turn.recording = self._audio.view(utterance.start, end).copy()
+        turn.recording = utterance.seal(min(detector.ended_at + _POST_ROLL, self._audio.end))
         self._spawn(self._answer_speech(turn, utterance, detector.ended_at, detector.voiced_ms), "hear")
 
     # --- answering -----------------------------------------------------------------------------

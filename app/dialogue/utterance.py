@@ -135,6 +135,13 @@ class Utterance:
         else:
             final.cancel()
 
+    def seal(self, end: int) -> Samples:
+        """The utterance's sound up to sample `end`; from here on the session's buffer may forget it."""
+        sealed = AudioBuffer(self.start)
+        sealed.append(self._audio.view(self.start, end))
+        self._audio = sealed
+        return sealed.view()
+
     async def finish(self, speech_end: int) -> FinalWords:
         """The final words, of what was said up to sample `speech_end`. Raises `EngineFailed`."""
         self._drop_pass()

@@ -17,11 +17,11 @@ from app.engines.english import english_phonemes
 _ENGLISH = re.compile(r"(?<![\dA-Za-z°/])[A-Za-z](?:[A-Za-z'+#&. -]*[A-Za-z+#])?")
 """Latin letters, but not units, which follow a number and are said in Chinese."""
 _HAN = re.compile(r"[\u4e00-\u9fff]+|[^\u4e00-\u9fff]+")
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)")
 
 _BEFORE = [
     (re.compile(pattern), said)
     for pattern, said in (
-        (r"(?<=\d),(?=\d{3})", ""),
         (r"[¥￥]\s?([\d.]+)", r"\1元"),
         (r"\$\s?([\d.]+)", r"\1美元"),
         (r"€\s?([\d.]+)", r"\1欧元"),
@@ -35,7 +35,7 @@ _MARKS = str.maketrans("，、。．！？；：…", ",,..!?;:.")
 
 _TO_KOKORO = (
     ("eɪ", "A"), ("aɪ", "I"), ("oʊ", "O"), ("aʊ", "W"), ("ɔɪ", "Y"), ("dʒ", "ʤ"), ("tʃ", "ʧ"),
-    ("ɐ", "ə"), ("ɚ", "əɹ"), ("ɜː", "ɜɹ"), ("n̩", "ᵊn"), ("ɾ", "T"), ("r", "ɹ"), ("ː", ""),
+    ("ɐ", "ə"), ("ɚ", "əɹ"), ("ɜː", "ɜɹ"), ("n̩", "ᵊn"), ("ɾ", "T"), ("r", "ɹ"), ("ɹɹ", "ɹ"), ("ː", ""),
 )  # fmt: skip
 """From espeak's notation to the one that Kokoro's English was trained on."""
 
@@ -49,12 +49,14 @@ class ChinesePhonemes:
             warnings.simplefilter("ignore")
             import jieba
             from misaki.zh import ZHG2P
+            from misaki.zh_normalization.num import verbalize_cardinal
             from misaki.zh_normalization.text_normalization import TextNormalizer
 
             self._jieba = jieba.Tokenizer()
             # What its `initialize` does, without the cache file that it shares through /tmp.
             self._jieba.FREQ, self._jieba.total = self._jieba.gen_pfdict(self._jieba.get_dict_file())
             self._jieba.initialized = True
+        self._cardinal: Callable[[str], str] = verbalize_cardinal
         self._normalize: Callable[[str], str] = TextNormalizer().normalize_sentence
         self._read: Callable[[str], str] = lru_cache(maxsize=8192)(ZHG2P.word2ipa)
 
@@ -62,6 +64,8 @@ class ChinesePhonemes:
         """Phonemes of `text`; empty when there is nothing to say."""
         for pattern, said in _BEFORE:
             text = pattern.sub(said, text)
+        # Without its commas a long number would be read digit by digit, like a telephone's.
+        text = _GROUPED.sub(lambda m: self._cardinal(m[0].replace(",", "")), text)
         out: list[str] = []
         at = 0
         for match in _ENGLISH.finditer(text):

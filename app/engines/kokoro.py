@@ -28,8 +28,8 @@ _SOFT, _HARD = 12, 60
 _GAIN = 0.77
 """Brings the voice to about -20 dBFS while it speaks."""
 
-_VOICES = {"zh-Kumo_man": "jm_kumo", "zh-Tebukuro_woman": "jf_tebukuro"}
-"""Ours → the model's name: Japanese speakers, the two of the five that are understood best."""
+_VOICES = {"zh-Kumo_man": "jm_kumo"}
+"""Ours → the model's name. A Japanese speaker, but the only packaged one who is always understood."""
 
 
 class KokoroVoice:

@@ -45,16 +45,19 @@ async def _migrate(url: str, revision: str, direction: Literal["upgrade", "downg
 
     engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
     if engine.dialect.name == "sqlite":
-        # The driver begins no transaction before DDL: a crash would leave half a migration, and
-        # two processes would both make the tables. Foreign keys stay unenforced here, since
-        # rebuilding a table drops it, which would cascade.
+
         @event.listens_for(engine.sync_engine, "connect")
-        def manual(connection: Any, _record: object) -> None:
-            connection.isolation_level = None
-            connection.cursor().execute("PRAGMA busy_timeout=30000")
+        def patient(connection: Any, _record: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout=30000")
+            # Rebuilding a table drops it, which must not cascade.
+            cursor.execute("PRAGMA foreign_keys=OFF")
+            cursor.close()
 
         @event.listens_for(engine.sync_engine, "begin")
         def begin(connection: Connection) -> None:
+            # The driver begins no transaction before DDL: a crash would leave half a migration,
+            # and two processes would both make the tables.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     try:

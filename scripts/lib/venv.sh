@@ -55,7 +55,7 @@ create_venv() { # VENV
 # shows that nothing could be reached.
 disk_is_full() { grep -qiE 'no space left|disk quota' "$1" || [ "$(free_mb)" -lt 20 ]; }
 is_offline() {
-  grep -qiE 'name resolution|failed to resolve|could not resolve|dns error|nodename nor servname|unreachable|connection (refused|reset)|newconnectionerror|timed? ?out|error sending request' "$1"
+  grep -qiE 'name resolution|failed to resolve|could not resolve|dns error|nodename nor servname|unreachable|connection (refused|reset)|newconnectionerror|timed out|error sending request' "$1"
 }
 
 # Says what went wrong, from what the installer printed.

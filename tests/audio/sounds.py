@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import av
 import numpy as np
@@ -65,10 +66,29 @@ def sound_file(container, codec, samples, rate, channels=1, options=None, pictur
             file.mux(video.encode(None))
         if stream is not None:
             for at in range(0, len(samples), rate):
-                planes = np.ascontiguousarray(np.repeat(samples[np.newaxis, at : at + rate], channels, axis=0))
+                planes = np.ascontiguousarray(
+                    np.repeat(samples[np.newaxis, at : at + rate], channels, axis=0)
+                )
                 frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
                 frame.sample_rate = rate
                 frame.pts = at
                 file.mux(stream.encode(frame))
             file.mux(stream.encode(None))
     return out.getvalue()
+
+
+class Counted(io.BytesIO):
+    """A file that knows how much of it was read."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def memory_kb(which):
+    """This process's memory, from the system: "VmRSS" now, "VmHWM" the most it ever was."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which))

@@ -34,8 +34,8 @@ class CountingWorkers(Workers):
         return await super().run(job, fn, *args)
 
 
-async def say(voice: TextToSpeech, text: str, **options: Any) -> list[AudioChunk]:
-    return [chunk async for chunk in voice.speak(text, SpeechOptions(**options), Job("test"))]
+async def say(speaker: TextToSpeech, text: str, **options: Any) -> list[AudioChunk]:
+    return [chunk async for chunk in speaker.speak(text, SpeechOptions(**options), Job("test"))]
 
 
 def joined(chunks: Sequence[AudioChunk]) -> Samples:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speech_helpers import CountingWorkers, characters, edits, hear, joined, loudness, say, silence_around
+from speech_helpers import (
+    CountingWorkers,
+    characters,
+    edits,
+    hear,
+    joined,
+    loudness,
+    say,
+    silence_around,
+    words,
+)
 
 from app.engines.kokoro import KokoroVoice
 from app.engines.whisper import Whisper
@@ -49,17 +59,16 @@ async def test_what_it_says_is_understood(voice: KokoroVoice, recogniser: Whispe
     assert wrong / total <= 0.15
 
 
-async def test_the_other_voice(voice: KokoroVoice, recogniser: Whisper) -> None:
-    chunks = await say(voice, SENTENCES[3], voice="zh-Tebukuro_woman")
-    heard = await hear(recogniser, chunks, "zh")
-    assert edits(characters(SENTENCES[3]), characters(heard)) <= 4
-
-
 async def test_english_words_in_chinese(voice: KokoroVoice, recogniser: Whisper) -> None:
-    chunks = await say(voice, "我们明天去 New York 看朋友。")
-    heard = (await hear(recogniser, chunks, "zh")).lower()
-    assert "朋友" in heard
-    assert "york" in heard or "纽约" in heard, heard
+    heard = await hear(recogniser, await say(voice, "我喜欢听 Taylor Swift 的歌，请打开 Google 网站。"), "zh")
+    assert "swift" in heard.lower()
+    assert "google" in heard.lower()
+    assert "网站" in heard
+
+
+async def test_english_alone(voice: KokoroVoice, recogniser: Whisper) -> None:
+    heard = await hear(recogniser, await say(voice, "Hello, how are you today?"), "en")
+    assert edits("hello how are you today".split(" "), words(heard)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -121,12 +130,11 @@ async def test_an_unknown_voice(voice: KokoroVoice) -> None:
     assert error.value.field == "voice"
 
 
-def test_it_names_its_voices(voice: KokoroVoice) -> None:
-    assert [(v.name, v.language, v.gender) for v in voice.voices()] == [
-        ("zh-Kumo_man", "zh", "man"),
-        ("zh-Tebukuro_woman", "zh", "woman"),
-    ]
-    assert {v.sample_rate for v in voice.voices()} == {voice.sample_rate}
+def test_it_names_itself(voice: KokoroVoice) -> None:
+    (kumo,) = voice.voices()
+    assert (kumo.name, kumo.language, kumo.gender) == ("zh-Kumo_man", "zh", "man")
+    assert kumo.sample_rate == voice.sample_rate == 24_000
+    assert voice.info.role == "tts"
 
 
 async def test_no_model_there(tmp_path: Path, workers: CountingWorkers) -> None:

@@ -58,7 +58,7 @@ async def test_what_it_says_is_understood(voice: PiperVoice, recogniser: Whisper
     [
         ("**Dr. Lee** paid $3.50 for the 2nd `cup`.", {"doctor lee", "dr lee"}),
         ("The U.S. team met at 7 p.m. on the *third* floor 😀", {"floor"}),
-        ("It is 50% off, e.g. on [books](https://example.com/x).", {"on books"}),
+        ("Read more on [books](https://example.com/x) and `music`.", {"on books and music"}),
     ],
 )
 async def test_written_text_is_said_as_a_person_would(

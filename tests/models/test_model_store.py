@@ -205,6 +205,7 @@ async def test_calls_at_once_share_one_download(tmp_path: Path, hosted: FileServ
     for each in heard:
         assert each.fractions[-1] == 1
         assert any(0 < fraction < 1 for fraction in each.fractions)
+        assert not any("another process" in message for message in each.messages)
 
 
 async def test_when_the_call_that_downloads_is_cancelled_the_other_goes_on(

@@ -9,9 +9,6 @@ from app.stores.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # Alembic takes SQLite for a database without transactional DDL, which it is not once the
-    # transaction is begun by hand, as `migrate` does.
-    transactional_ddl=True,
     render_as_batch=True,
 )
 with context.begin_transaction():

@@ -1,0 +1,309 @@
+"""The session core with scripted roles: who speaks when, and what history holds."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+from scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts, silence, speech
+
+from app.dialogue import events
+from app.dialogue.config import SessionConfig, TurnConfig
+from app.dialogue.session import Session, Turn
+from app.roles import RoleSet, Samples
+
+
+class Rig:
+    """A session, its roles, and everything it said."""
+
+    def __init__(self, config: SessionConfig | None = None) -> None:
+        self.stt, self.llm, self.tts = CountingStt(), ScriptedLlm(), ToneTts()
+        self.roles = RoleSet(LoudVad(), self.stt, self.stt, self.llm, self.tts)
+        self.kept: list[Turn] = []
+        self.recordings: list[int] = []
+        self.events: list[events.Event] = []
+        self.session = Session(
+            "s",
+            config or SessionConfig(turn=TurnConfig(end_ms=300)),
+            roles=self._ready,
+            on_turn=self._keep,
+            on_event=self.events.append,
+        )
+        self.session.start()
+
+    async def _ready(self) -> RoleSet:
+        return self.roles
+
+    async def _keep(self, session: Session, turn: Turn) -> None:
+        self.kept.append(turn)
+        self.recordings.append(len(turn.recording) if turn.recording is not None else 0)
+
+    async def hear(self, *parts: Samples) -> None:
+        """Give sound in 20 ms pieces, as fast as it is taken."""
+        for part in parts:
+            for at in range(0, len(part), 320):
+                await self.session.hear(part[at : at + 320])
+        while self.session._inbox_s > 0.001:
+            await asyncio.sleep(0.001)
+
+    async def until(self, kind: type[events.Event], count: int = 1) -> list[events.Event]:
+        """Wait for the `count`-th event of a kind; gives those so far."""
+        async with asyncio.timeout(10):
+            while len(found := self.all(kind)) < count:
+                await asyncio.sleep(0.002)
+        return found
+
+    def all(self, kind: type[events.Event]) -> list[events.Event]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+    def names(self) -> list[str]:
+        """Event names in order, repeats folded."""
+        return [k for k, _ in itertools.groupby(type(e).__name__ for e in self.events)]
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    rig = Rig()
+    yield rig
+    await rig.session.close()
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def build(**turn: object) -> Rig:
+        config = SessionConfig(turn=replace(TurnConfig(end_ms=300), **turn))  # type: ignore[arg-type]
+        made.append(Rig(config))
+        return made[-1]
+
+    yield build
+    for rig in made:
+        await rig.session.close()
+
+
+async def test_a_spoken_turn_is_answered_and_kept(rig: Rig) -> None:
+    await rig.hear(silence(0.5), speech(1.0), silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete)
+    assert done.transcript == "one two three four"
+    assert done.reply == rig.llm.text
+    assert done.number == 1 and not done.interrupted
+    names = rig.names()
+    assert names[0] == "SpeechStarted" and names[-1] == "TurnComplete"
+    assert names.index("SpeechStopped") < names.index("Final") < names.index("ReplyText")
+    assert set(done.latency) >= {"endpoint", "stt_final", "llm_first_token", "first_audio_sent", "reply_done"}
+    await asyncio.sleep(0.01)
+    [turn] = rig.kept
+    # The recording holds the pre-roll, the speech and the post-roll.
+    assert rig.recordings[0] == pytest.approx((0.3 + 1.0 + 0.2) * 16000, abs=1100)
+    assert [(m.role, m.content) for m in rig.session.history.messages] == [
+        ("user", "one two three four"),
+        ("assistant", rig.llm.text),
+    ]
+    assert turn.transcription_id
+
+
+async def test_the_sound_adds_up_and_its_offsets_are_continuous(rig: Rig) -> None:
+    rig.session.say("hello")
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete)
+    offset = 0.0
+    for event in rig.all(events.ReplyAudio):
+        assert isinstance(event, events.ReplyAudio)
+        assert event.offset_ms == pytest.approx(offset)
+        offset += event.duration_ms
+    assert done.audio_ms == pytest.approx(offset) == pytest.approx(len(rig.llm.text.split()) * 100)
+    assert "".join(e.text for e in rig.all(events.ReplyText) if isinstance(e, events.ReplyText)) == rig.llm.text
+
+
+async def test_speech_stops_the_reply_and_history_keeps_what_was_heard(rig: Rig) -> None:
+    rig.tts.seconds_a_word = 0.3
+    await rig.hear(speech(1.0), silence(1.0))
+    await rig.until(events.ReplyAudio, 10)
+    rig.session.played(rig.events[-1].turn_id, 650)  # type: ignore[union-attr]
+    before = len(rig.events)
+    await rig.hear(speech(0.5))
+    after = rig.events[before:]
+    kinds = [type(e) for e in after]
+    assert events.Interrupted in kinds
+    stopped = kinds.index(events.Interrupted)
+    old = [e for e in after[stopped + 1 :] if isinstance(e, events.ReplyAudio | events.ReplyText)]
+    assert old == []
+    [interrupted] = rig.all(events.Interrupted)
+    assert isinstance(interrupted, events.Interrupted)
+    assert interrupted.reason == "speech"
+    # 650 ms of 0.3 s words: two whole words.
+    assert interrupted.heard == "First sentence"
+    assert rig.session.history.messages[-1].content == "First sentence"
+    await asyncio.sleep(0.02)
+    assert rig.llm.running == 0 and rig.tts.running == 0
+
+
+async def test_the_next_reply_does_not_speak_the_old_one(rig: Rig) -> None:
+    rig.llm.text = "Old words that go on and on. And on and on. And on and on and on."
+    rig.tts.seconds_a_word = 0.2
+    rig.session.say("first")
+    await rig.until(events.ReplyAudio, 3)
+    rig.llm.text = "New words."
+    said = len(rig.tts.said)
+    rig.session.say("second")
+    done = await rig.until(events.TurnComplete, 2)
+    assert rig.tts.said[said:] == ["New words."]
+    assert isinstance(done[1], events.TurnComplete) and done[1].reply == "New words."
+    assert [m.content for m in rig.llm.asked[1] if m.role == "user"] == ["first second"] or [
+        m.role for m in rig.llm.asked[1]
+    ] == ["system", "user", "assistant", "user"]
+
+
+async def test_the_client_can_interrupt_before_anything_was_heard(rig: Rig) -> None:
+    rig.llm.pause = 5
+    rig.session.say("hello")
+    while not rig.llm.running:
+        await asyncio.sleep(0.001)
+    rig.session.interrupt("client")
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and done.interrupted and done.reply == ""
+    assert [m.role for m in rig.session.history.messages] == ["user"]
+    await asyncio.sleep(0.02)
+    assert rig.llm.running == 0
+
+
+async def test_a_noise_without_words_gets_no_answer(rig: Rig) -> None:
+    rig.stt.words = []
+    await rig.hear(speech(0.4), silence(1.0))
+    await rig.until(events.TurnDropped)
+    assert rig.llm.asked == [] and rig.kept == []
+    assert rig.session.state == "listening"
+
+
+async def test_push_to_talk_ends_with_commit_alone(make: Callable[..., Rig]) -> None:
+    rig = make(mode="manual")
+    await rig.hear(speech(0.5), silence(2.0), speech(0.5))
+    assert rig.all(events.SpeechStopped) == []
+    rig.session.commit()
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and done.transcript == "one two three four"
+
+
+async def test_commit_ends_an_utterance_early(rig: Rig) -> None:
+    await rig.hear(speech(1.0))
+    rig.session.commit()
+    await rig.until(events.TurnComplete)
+    rig.session.commit()
+    [notice] = await rig.until(events.Notice)
+    assert isinstance(notice, events.Notice) and notice.code == "NOTHING_HEARD"
+
+
+async def test_without_interrupting_the_reply_goes_on_while_the_person_speaks(make: Callable[..., Rig]) -> None:
+    rig = make(interrupt=False)
+    rig.tts.seconds_a_word = 0.05
+    rig.session.say("hello")
+    await rig.until(events.ReplyAudio)
+    await rig.hear(speech(0.3))
+    assert rig.all(events.Interrupted) == []
+    await rig.until(events.TurnComplete)
+
+
+async def test_a_broken_language_model_is_told_and_the_session_lives(rig: Rig) -> None:
+    rig.llm.fails_after = 4
+    rig.session.say("hello")
+    [done] = await rig.until(events.TurnComplete)
+    [failed] = rig.all(events.Failed)
+    assert isinstance(failed, events.Failed) and failed.code == "ENGINE_FAILED" and failed.retryable
+    # What had been written was still spoken.
+    assert rig.tts.said == ["First sentence here.", "Second"]
+    rig.llm.fails_after = None
+    rig.session.say("again")
+    done = await rig.until(events.TurnComplete, 2)
+    assert isinstance(done[1], events.TurnComplete) and done[1].reply == rig.llm.text
+
+
+async def test_a_broken_voice_still_gives_the_text(rig: Rig) -> None:
+    rig.tts.fails = True
+    rig.session.say("hello")
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and done.reply == rig.llm.text and done.audio_ms == 0
+    assert len(rig.all(events.Failed)) == 1
+
+
+async def test_a_broken_recogniser_loses_no_recording(rig: Rig) -> None:
+    rig.stt.fails = True
+    await rig.hear(speech(1.0), silence(1.0))
+    await rig.until(events.TurnComplete)
+    [failed] = rig.all(events.Failed)
+    assert isinstance(failed, events.Failed) and failed.turn_id == rig.kept[0].id
+    assert rig.recordings[0] > 16000
+
+
+async def test_words_being_said_when_the_session_ends_are_kept(rig: Rig) -> None:
+    await rig.hear(speech(1.0))
+    await rig.session.close()
+    [turn] = rig.kept
+    assert turn.transcript == "one two three four" and turn.interrupted
+    assert rig.llm.asked == []
+
+
+async def test_sound_that_comes_before_the_models_is_heard_later() -> None:
+    rig = Rig()
+    gate = asyncio.Event()
+
+    async def later() -> RoleSet:
+        await gate.wait()
+        return rig.roles
+
+    session = Session(
+        "late", rig.session.config, roles=later, on_turn=rig._keep, on_event=rig.events.append
+    )
+    session.start()
+    for part in (speech(1.0), silence(1.0)):
+        await session.hear(part)
+    assert session.state == "loading" and rig.events == []
+    gate.set()
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and done.transcript == "one two three four"
+    await session.close()
+    await rig.session.close()
+
+
+async def test_closing_leaves_no_task(rig: Rig) -> None:
+    before = asyncio.all_tasks()
+    for i in range(20):
+        other = Rig()
+        other.llm.pause = 1
+        await other.hear(speech(0.5), silence(0.5) if i % 2 else speech(0.1))
+        if i % 3:
+            other.session.say("hello")
+            await asyncio.sleep(0.01)
+        await other.session.close()
+        assert other.llm.running == 0 and other.tts.running == 0
+    await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() == before
+
+
+async def test_long_speech_is_cut_into_chunks_and_stays_whole(rig: Rig) -> None:
+    rig.stt.words = [f"w{i}" for i in range(200)]
+    # A recogniser that starts anew with each chunk says the same words again.
+    await rig.hear(*[p for _ in range(4) for p in (speech(5.0), silence(0.2))], silence(1.0))
+    [final] = await rig.until(events.Final)
+    assert isinstance(final, events.Final)
+    assert len(final.words) == pytest.approx(80, abs=4)
+    starts = [w.start for w in final.words]
+    assert starts == sorted(starts)
+    assert max(rig.stt.calls) < 23 * 16000
+
+
+async def test_committed_words_never_change(rig: Rig) -> None:
+    for word in range(1, 11):
+        await rig.hear(speech(0.25))
+        await asyncio.sleep(0.005)
+    await rig.hear(silence(1.0))
+    [final] = await rig.until(events.Final)
+    committed = [p.committed for p in rig.all(events.Partial) if isinstance(p, events.Partial)]
+    assert len(committed) > 3
+    assert isinstance(final, events.Final)
+    for earlier, later in itertools.pairwise([*committed, final.text]):
+        assert later.startswith(earlier)

@@ -1,0 +1,73 @@
+/** The sound level on both sides of the microphone button: newest beside it, moving outwards. */
+
+const BARS = 90;
+const BAR = 3;
+const PITCH = 7; // from bar to bar, px
+const STEP_MS = 40;
+const BUTTON_RADIUS = 58;
+
+export class Meter {
+  #levels = new Float32Array(BARS);
+  #now = 0;
+  #steppedAt = 0;
+  #running = false;
+  #calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  /** @param {HTMLCanvasElement} canvas its CSS `color` is the colour of the bars */
+  constructor(canvas) {
+    this.canvas = canvas;
+    new ResizeObserver(() => this.#draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
+  }
+
+  /** @param {number} level 0–1 */
+  show(level) {
+    this.#now = Math.max(this.#now, level);
+    if (this.#running) return;
+    this.#running = true;
+    requestAnimationFrame((now) => this.#step(now));
+  }
+
+  /** @param {number} now */
+  #step(now) {
+    if (now - this.#steppedAt >= STEP_MS) {
+      this.#steppedAt = now;
+      this.#levels.copyWithin(1, 0);
+      this.#levels[0] = this.#now;
+      this.canvas.setAttribute("aria-valuenow", String(Math.round(this.#now * 100)));
+      this.#now = this.#now > 0.02 ? this.#now * 0.6 : 0; // falls by itself once nothing is heard
+      this.#draw();
+    }
+    this.#running = this.#levels.some((level) => level > 0) || this.#now > 0;
+    if (this.#running) requestAnimationFrame((next) => this.#step(next));
+  }
+
+  #draw() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const paint = this.canvas.getContext("2d");
+    if (!paint || !width) return;
+    const scale = devicePixelRatio || 1;
+    const [pixelsAcross, pixelsDown] = [Math.round(width * scale), Math.round(height * scale)];
+    if (this.canvas.width !== pixelsAcross || this.canvas.height !== pixelsDown) {
+      this.canvas.width = pixelsAcross;
+      this.canvas.height = pixelsDown;
+    }
+    paint.setTransform(scale, 0, 0, scale, 0, 0);
+    paint.clearRect(0, 0, width, height);
+    paint.fillStyle = getComputedStyle(this.canvas).color;
+    const reach = width / 2;
+    const count = Math.min(BARS, Math.floor((reach - BUTTON_RADIUS) / PITCH));
+    for (let i = 0; i < count; i++) {
+      // Without motion: as many bars as it is loud, in place.
+      const level = this.#calm.matches ? Number(i < this.#levels[0] * count) * 0.4 : this.#levels[i];
+      const tall = Math.max(BAR, level ** 1.5 * height * 0.8);
+      paint.globalAlpha = (level > 0.03 ? 1 : 0.3) * Math.min(1, (1.15 * (count - i)) / count);
+      const away = BUTTON_RADIUS + i * PITCH;
+      for (const x of [reach + away, reach - away - BAR]) {
+        paint.beginPath();
+        paint.roundRect(x, (height - tall) / 2, BAR, tall, BAR / 2);
+        paint.fill();
+      }
+    }
+  }
+}
