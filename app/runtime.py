@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from app.engines.workers import Workers
 from app.models.store import ModelStore
+from app.observability.measured import MeasuredLlm, MeasuredStt, MeasuredTts
 from app.observability.metrics import Metrics
 from app.roles import ColloquyError, EngineFailed, Misconfigured, RoleSet
 from app.settings import Settings
@@ -83,13 +84,6 @@ async def _llama(b: Build) -> Any:
     s = b.settings
     name = s.llm_model_name or "qwen2.5-coder-0.5b-instruct-q4_k_m"
     path = Path(name) if name.endswith(".gguf") else next((await b.fetch(name)).glob("*.gguf"))
-    loop = asyncio.get_running_loop()
-
-    def on_stats(stats: dict[str, float]) -> None:
-        loop.call_soon_threadsafe(
-            b.metrics.llm_tokens_per_second.observe, stats.get("predicted_per_second", 0.0)
-        )
-
     return await asyncio.to_thread(
         lambda: Llama(
             path,
@@ -97,7 +91,6 @@ async def _llama(b: Build) -> Any:
             slots=max(2, min(4, s.max_sessions)),
             context_tokens=s.llm_context_tokens,
             gpu_layers=s.llm_gpu_layers,
-            on_stats=on_stats,
         )
     )
 
@@ -234,7 +227,14 @@ class Runtime:
             self.metrics.tts_model_load_seconds.labels("fast").set(seconds)
         log.info("%s ready", role, extra={"model": status.model, "seconds": round(seconds, 2)})
         self._engines[role] = engine
-        return engine
+        return self._measured(role, engine)
+
+    def _measured(self, role: Role, engine: Any) -> Any:
+        if role in ("stt", "stt_partial"):
+            return MeasuredStt(engine, self.metrics)
+        if role == "llm":
+            return MeasuredLlm(engine, self.metrics)
+        return MeasuredTts(engine, self.metrics, "fast") if role == "tts" else engine
 
     def _failed(self, status: RoleStatus, error: ColloquyError) -> None:
         status.state, status.message = "failed", error.message

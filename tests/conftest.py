@@ -19,8 +19,8 @@ from fastapi import FastAPI
 from app.engines.workers import Workers
 from app.main import create_app
 from app.models.store import ModelStore
-from app.runtime import Runtime
 from app.roles import RoleSet
+from app.runtime import Runtime
 from app.settings import Settings
 
 MODELS = Path(os.environ["COLLOQUY_MODELS_DIR"]) if "COLLOQUY_MODELS_DIR" in os.environ else None

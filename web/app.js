@@ -78,7 +78,7 @@ const player = new Player({
     if (drained) dispatch({ type: "drained", turnId });
   },
   onLevel(level) {
-    if (!talk.on || state.hearing === null) meter.show(level);
+    if (!talk.on || state.hearing === null) meter.show(level, "voice");
   },
   onBroken: () => toasts.show("error", t("toast.noSound")),
 });
@@ -86,7 +86,7 @@ const player = new Player({
 const talk = new Talk({
   onSound: (pcm, ms) => connection.sendAudio(pcm, ms),
   onLevel(level) {
-    if (state.speaking === null || state.hearing !== null) meter.show(level);
+    if (state.speaking === null || state.hearing !== null) meter.show(level, "accent");
   },
   onChange(on) {
     if (!on && !preferences.pushToTalk && state.hearing !== null) connection.send({ type: "commit" }, { keep: true });
@@ -136,7 +136,8 @@ function receive(message) {
     case "loading":
       return showRoles(message.roles);
     case "interrupted":
-      return silence(message.turn_id);
+      player.stop(message.turn_id);
+      return;
     case "turn_dropped":
       if (preferences.pushToTalk) toasts.show("notice", t("notice.NOTHING_HEARD"));
       return;
@@ -148,12 +149,6 @@ function receive(message) {
     case "error":
       return toasts.show("error", message.message, t("toast.trace", { code: message.code, trace: message.trace_id }));
   }
-}
-
-/** @param {string} turnId */
-function silence(turnId) {
-  meter.show(0);
-  return void player.stop(turnId);
 }
 
 /** Stops what is being said or prepared, here at once and then on the server. */
@@ -233,10 +228,10 @@ function offerVoices() {
 
 /** While there is no session, the server's health says how far it is. */
 async function watchHealth() {
-  if (connection.status !== "open" && connection.status !== "refused") {
+  const waiting = () => ["connecting", "reconnecting"].includes(connection.status);
+  if (waiting()) {
     const health = await api.health().catch(() => null);
-    // @ts-expect-error the status may have changed meanwhile
-    if (health && connection.status !== "open") showRoles(health.roles);
+    if (health && waiting()) showRoles(health.roles);
   }
   setTimeout(watchHealth, HEALTH_MS);
 }

@@ -42,7 +42,7 @@ export class Conversation {
   closeAll(unsent) {
     const open = this.turns.filter((turn) => !turn.done);
     const waiting = open.filter((turn) => turn.typed && turn.id === null);
-    const kept = new Set(waiting.slice(waiting.length - unsent));
+    const kept = new Set(waiting.slice(Math.max(0, waiting.length - unsent)));
     const closed = open.filter((turn) => !kept.has(turn));
     for (const turn of closed) turn.done = true;
     return closed;

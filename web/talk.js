@@ -19,6 +19,7 @@ const SILENCE_MS = 1000;
 export class Talk {
   #on = false;
   #wanted = false;
+  #holding = false;
   #sent = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #tail;
@@ -45,6 +46,7 @@ export class Talk {
   }
 
   toggle() {
+    this.#holding = false;
     if (this.#wanted) this.off();
     else void this.#start();
   }
@@ -56,6 +58,7 @@ export class Talk {
     this.microphone.stop();
     if (!this.#on) return;
     this.#set(false);
+    if (this.#holding) return this.handlers.onCommit();
     // Turns end by silence, and from a closed microphone there would be none.
     for (let ms = 0; ms < SILENCE_MS; ms += FRAME_MS) {
       this.handlers.onSound(new ArrayBuffer(FRAME_MS * 16 * 2), FRAME_MS);
@@ -65,6 +68,7 @@ export class Talk {
   /** The button is held. The microphone stays open afterwards, so that the next time begins at once. */
   press() {
     clearTimeout(this.#tail);
+    this.#holding = true;
     void this.#start();
   }
 

@@ -60,10 +60,11 @@ export function drawWaterfall(headline, list, latency) {
       const track = element("span", "track");
       const bar = element("span", row.beyond ? "bar beyond" : "bar");
       const nought = element("span", "nought");
-      bar.style.left = `${row.from * 100}%`;
-      bar.style.width = `${Math.max(0, row.to - row.from) * 100}%`;
+      bar.style.left = `min(${row.from * 100}%, 100% - ${row.beyond ? 12 : 3}px)`; // the shortest is still seen
+      bar.style.width = `${(row.to - row.from) * 100}%`;
       nought.style.left = `${zero * 100}%`;
-      track.append(bar, nought);
+      track.append(bar);
+      if (zero > 0) track.append(nought);
       item.append(label, track, element("span", "ms", `${round(row.ms)} ms`));
       return item;
     }),

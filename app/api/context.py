@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
@@ -35,6 +37,8 @@ class Context:
     keeper: Keeper
     wishes: dict[str, SessionSettings] = field(default_factory=dict)
     """What each open session's client asked for, by session id."""
+    talking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """Held while a conversation by REST has a turn, by its id: turns are numbered one by one."""
 
     def default_config(self) -> SessionConfig:
         """What a session is like whose client asked for nothing."""

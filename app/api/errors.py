@@ -79,4 +79,4 @@ def from_validation(errors: Sequence[Any]) -> BadInput:
         )
     # A tagged union puts the tag in front of the field's name.
     message = str(first["msg"])
-    return BadInput(f"{place or 'message'}: {message[:1].lower()}{message[1:]}", field=place or None)
+    return BadInput(f"{place or 'body'}: {message[:1].lower()}{message[1:]}", field=place or "body")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -15,20 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.context import Context, Ctx, Owner
 from app.api.messages import WordOut
-from app.api.sessions import words_out
+from app.api.sessions import own_session, words_out
 from app.audio.files import stream_file
 from app.audio.wav import wav_bytes
 from app.dialogue.exchange import speak_all, transcribe, write_reply
 from app.dialogue.guards import doubtful
 from app.dialogue.history import History
 from app.dialogue.utterance import FinalWords
-from app.roles import BadInput, NotFound, NotReady, RoleSet, Samples, SpeechOptions, SttOptions, TooLarge
+from app.roles import BadInput, NotReady, RoleSet, Samples, SpeechOptions, SttOptions, TooLarge
 from app.stores.interfaces import SessionRecord, TurnRecord
 
 router = APIRouter(tags=["rest"])
 
 _MAX_TEXT = 8000
 _HISTORY_TURNS = 100
+_FLUSH_S = 5.0
 
 
 class Transcription(BaseModel):
@@ -118,12 +121,7 @@ async def _hear(
             yield block
 
     options = SttOptions(None if wanted == "auto" else wanted)
-    began = time.monotonic()
-    words = await transcribe(roles, kept(), options, owner)
-    seconds = sum(len(b) for b in blocks) / 16000
-    if seconds:
-        context.metrics.asr_rtf.observe((time.monotonic() - began) / seconds)
-    return words, blocks
+    return await transcribe(roles, kept(), options, owner), blocks
 
 
 @router.post("/stt")
@@ -153,9 +151,9 @@ async def chat(
 ) -> ChatAnswer:
     """A reply in text; with `conversation_id`, in the light of what was said before."""
     roles = await _ready(context)
-    talk = await _open(context, owner, conversation_id)
-    reply = await _answer(context, roles, talk, text.strip(), owner)
-    await context.keeper.keep(talk.record("text", text.strip(), reply), None)
+    async with _turn(context, owner, conversation_id) as talk:
+        reply = await _answer(context, roles, talk, text.strip(), owner)
+        await context.keeper.keep(talk.record("text", text.strip(), reply), None)
     return ChatAnswer(reply=reply, conversation_id=talk.id)
 
 
@@ -187,18 +185,17 @@ async def conversation(
         latency[stage] = round((time.monotonic() - began) * 1000, 1)
 
     roles = await _ready(context)
-    talk = await _open(context, owner, conversation_id)
     words, blocks = await _hear(context, roles, audio_file, None, owner)
     mark("stt_final")
     if not words.text:
         raise BadInput("no words were recognised in that recording", field="audio_file")
-    reply = await _answer(context, roles, talk, words.text, owner)
-    mark("llm_done")
-    sound = await speak_all(roles, reply, SpeechOptions(language=_spoken(context)), owner)
-    mark("reply_done")
-    await context.keeper.keep(
-        talk.record("upload", words.text, reply, words, latency), np.concatenate(blocks)
-    )
+    async with _turn(context, owner, conversation_id) as talk:
+        reply = await _answer(context, roles, talk, words.text, owner)
+        mark("llm_done")
+        sound = await speak_all(roles, reply, SpeechOptions(language=_spoken(context)), owner)
+        mark("reply_done")
+        record = talk.record("upload", words.text, reply, words, latency)
+        await context.keeper.keep(record, np.concatenate(blocks))
     return ConversationAnswer(
         transcript=words.text,
         reply=reply,
@@ -257,17 +254,26 @@ class _Conversation:
         )
 
 
+@asynccontextmanager
+async def _turn(context: Context, owner: str, conversation_id: str | None) -> AsyncIterator[_Conversation]:
+    """The conversation, for one turn: others of it wait."""
+    if conversation_id is None:
+        yield await _open(context, owner, None)
+        return
+    async with context.talking.setdefault(conversation_id, asyncio.Lock()):
+        yield await _open(context, owner, conversation_id)
+
+
 async def _open(context: Context, owner: str, conversation_id: str | None) -> _Conversation:
     store = context.conversations
     if conversation_id is None:
         session_id = str(uuid.uuid4())
         await store.add_session(SessionRecord(session_id, owner, datetime.now(UTC)))
         return _Conversation(session_id, History(), 0)
-    record = await store.get_session(conversation_id)
-    if record.owner != owner:
-        raise NotFound("there is no such conversation")
+    await own_session(context, conversation_id, owner)
     # What was just said may still be on its way to the store.
-    await context.keeper.flush()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(context.keeper.flush(), _FLUSH_S)
     count = 0
     history = History()
     while turns := await store.turns(conversation_id, _HISTORY_TURNS, count):

@@ -119,13 +119,13 @@ async def list_sessions(
 @router.get("/{session_id}")
 async def read(session_id: str, context: Ctx, owner: Owner) -> SessionOut:
     """One session."""
-    return _session_out(context, await _own(context, session_id, owner))
+    return _session_out(context, await own_session(context, session_id, owner))
 
 
 @router.delete("/{session_id}", status_code=204)
 async def end(session_id: str, context: Ctx, owner: Owner) -> Response:
     """End a session now; what was said in it stays."""
-    await _own(context, session_id, owner)
+    await own_session(context, session_id, owner)
     await context.sessions.end(session_id)
     return Response(status_code=204)
 
@@ -139,16 +139,18 @@ async def turns(
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[TurnOut]:
     """The turns of a session in order. A turn is kept moments after it is over."""
-    await _own(context, session_id, owner)
+    await own_session(context, session_id, owner)
     return [turn_out(t) for t in await context.conversations.turns(session_id, limit, offset)]
 
 
-async def _own(context: Context, session_id: str, owner: str) -> SessionRecord:
-    record = await context.conversations.get_session(session_id)
-    if record.owner != owner:
-        # The same answer as for none: whether it exists is nobody else's business.
-        raise NotFound("there is no such session")
-    return record
+async def own_session(context: Context, session_id: str, owner: str) -> SessionRecord:
+    """`owner`'s session as it is kept. For somebody else's the answer is the same `NotFound` as
+    for none: whether it exists is nobody else's business."""
+    with contextlib.suppress(NotFound):
+        record = await context.conversations.get_session(session_id)
+        if record.owner == owner:
+            return record
+    raise NotFound("there is no such session", field="session_id")
 
 
 def _session_out(context: Context, record: SessionRecord) -> SessionOut:

@@ -1,8 +1,9 @@
 """Sound as it travels in packets: a decoder or an encoder a session, each with its state.
 
 Names and rates are those of the session protocol. Inside, sound is float32 mono in [-1, 1];
-what is heard is always brought to 16 kHz. Nothing here blocks for longer than a packet's
-arithmetic (tens of microseconds), so it may run on the event loop.
+what is heard is always brought to 16 kHz. A packet of 20 ms takes some 25 µs to decode and, as
+Opus, 150 µs to encode: fit for the event loop, if a voice's long pieces are fed a few hundred
+milliseconds at a time.
 """
 
 from __future__ import annotations

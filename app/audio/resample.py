@@ -29,7 +29,8 @@ class Resampler:
     """Converts a stream from `source_rate` to `target_rate` Hz, piece by piece.
 
     The pieces that come out, joined, do not depend on where the input was cut, and line up with
-    it in time: after `flush`, n samples have become round(n * target_rate / source_rate).
+    it in time: after `flush`, n samples have become round(n * target_rate / source_rate), or none
+    if the whole stream was only a few milliseconds.
     Output is within [-1, 1], whatever came in.
     """
 
@@ -37,6 +38,8 @@ class Resampler:
         self._source_rate = source_rate
         self._target_rate = target_rate
         self._resampler: AudioResampler | None = None
+        if source_rate != target_rate:
+            import av  # noqa: F401 - its 50 ms of loading belong here, not to the first packet
 
     def push(self, samples: Samples) -> Samples:
         """Take float32[n] at the source rate; give what is ready at the target rate."""

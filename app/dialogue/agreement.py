@@ -52,9 +52,7 @@ def _norm(word: str) -> str:
     return _PUNCTUATION.sub("", word.lower())
 
 
-def align(
-    firm: Sequence[str], soft: Sequence[str], heard: Sequence[str]
-) -> tuple[int, list[int | None]]:
+def align(firm: Sequence[str], soft: Sequence[str], heard: Sequence[str]) -> tuple[int, list[int | None]]:
     """Lay the words so far, `firm` and then `soft`, over the beginning of a new hypothesis.
 
     Returns how many words of `heard` the firm ones stand for, and for each firm word the index of

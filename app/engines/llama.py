@@ -29,11 +29,9 @@ class Llama:
         slots: int = 4,
         context_tokens: int = 4096,
         gpu_layers: int = 0,
-        on_stats: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         """Loads the model: blocking, about 1 s for 0.5 B parameters. `slots` replies are written
-        at once, each with a window of `context_tokens`. `on_stats` is given llama.cpp's timings
-        of each finished reply (`predicted_per_second`, `prompt_ms`, …)."""
+        at once, each with a window of `context_tokens`."""
         import xllamacpp
 
         if not path.is_file():
@@ -55,10 +53,8 @@ class Llama:
             raise EngineFailed(f"the language model did not load from {path}: {error}") from error
         self._name = path.stem
         self._context_tokens = context_tokens
-        self._on_stats = on_stats
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llm")
         self._slots = asyncio.Semaphore(slots)
-        self.waiting = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -112,11 +108,7 @@ class Llama:
             except Exception as error:  # noqa: BLE001 - whatever the library throws
                 put(EngineFailed(f"the language model failed: {error}"))
 
-        self.waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self.waiting -= 1
+        await self._slots.acquire()
         # The slot is held until the thread ends, not until the caller leaves: a cancelled reply
         # occupies llama.cpp up to its next token.
         try:
@@ -133,10 +125,9 @@ class Llama:
         finally:
             stop.set()
 
-    def _take(self, chunk: Any, put: Callable[[str], None]) -> None:
+    @staticmethod
+    def _take(chunk: Any, put: Callable[[str], None]) -> None:
         if "error" in chunk:
             raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
         if (choices := chunk.get("choices")) and (text := choices[0]["delta"].get("content")):
             put(text)
-        if self._on_stats and (timings := chunk.get("timings")):
-            self._on_stats(timings)

@@ -1,7 +1,7 @@
 """The one family of errors that crosses module borders.
 
 Every error that a person or a client may see is a `ColloquyError`: it has a stable `code`
-(SPEC: `{code, message, trace_id}` on every door), says whether trying again makes sense, and
+(every door sends `{code, message, trace_id}`), says whether trying again makes sense, and
 carries a message that says what to do. Anything else that escapes is a bug and is shown as
 `INTERNAL`.
 """

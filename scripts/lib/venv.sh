@@ -1,5 +1,5 @@
-# Sourced by the scripts: makes a virtual environment that holds exactly a lock file.
-# Works with the bash 3.2 of macOS.
+# Sourced by the scripts, which set `root`: makes a virtual environment that holds exactly a lock
+# file. Works with the bash 3.2 of macOS.
 
 NEEDED_MB=1500 # free disk space that an environment needs while it is made
 

@@ -111,9 +111,7 @@ class ToneTts:
     def voices(self) -> Sequence[Voice]:
         return [Voice("en-Tone_none", "en")]
 
-    async def speak(
-        self, text: str, options: SpeechOptions, job: Job
-    ) -> AsyncGenerator[AudioChunk, None]:
+    async def speak(self, text: str, options: SpeechOptions, job: Job) -> AsyncGenerator[AudioChunk, None]:
         self.running += 1
         try:
             if self.fails:

@@ -15,7 +15,9 @@ def cut(text: str, size: int = 1) -> list[str]:
 
 
 def test_the_first_piece_is_a_clause_and_the_rest_are_sentences() -> None:
-    assert cut("Well, to boil an egg, bring water to a boil. Put the egg in for seven minutes, then cool it.") == [
+    assert cut(
+        "Well, to boil an egg, bring water to a boil. Put the egg in for seven minutes, then cool it."
+    ) == [
         "Well, to boil an egg,",
         "bring water to a boil. Put the egg in for seven minutes, then cool it.",
     ]
@@ -35,7 +37,10 @@ def test_a_dot_that_ends_no_sentence_cuts_nothing(text: str) -> None:
 
 
 def test_chinese_is_cut_at_its_own_marks() -> None:
-    assert cut("你好，我是一个人工智能助手。今天天气很好！") == ["你好，我是一个人工智能助手。", "今天天气很好！"]
+    assert cut("你好，我是一个人工智能助手。今天天气很好！") == [
+        "你好，我是一个人工智能助手。",
+        "今天天气很好！",
+    ]
 
 
 def test_a_short_first_sentence_is_spoken_at_once() -> None:

@@ -117,7 +117,9 @@ async def test_the_sound_adds_up_and_its_offsets_are_continuous(rig: Rig) -> Non
         assert event.offset_ms == pytest.approx(offset)
         offset += event.duration_ms
     assert done.audio_ms == pytest.approx(offset) == pytest.approx(len(rig.llm.text.split()) * 100)
-    assert "".join(e.text for e in rig.all(events.ReplyText) if isinstance(e, events.ReplyText)) == rig.llm.text
+    assert (
+        "".join(e.text for e in rig.all(events.ReplyText) if isinstance(e, events.ReplyText)) == rig.llm.text
+    )
 
 
 async def test_speech_stops_the_reply_and_history_keeps_what_was_heard(rig: Rig) -> None:
@@ -198,7 +200,9 @@ async def test_commit_ends_an_utterance_early(rig: Rig) -> None:
     assert isinstance(notice, events.Notice) and notice.code == "NOTHING_HEARD"
 
 
-async def test_without_interrupting_the_reply_goes_on_while_the_person_speaks(make: Callable[..., Rig]) -> None:
+async def test_without_interrupting_the_reply_goes_on_while_the_person_speaks(
+    make: Callable[..., Rig],
+) -> None:
     rig = make(interrupt=False)
     rig.tts.seconds_a_word = 0.05
     rig.session.say("hello")
@@ -255,9 +259,7 @@ async def test_sound_that_comes_before_the_models_is_heard_later() -> None:
         await gate.wait()
         return rig.roles
 
-    session = Session(
-        "late", rig.session.config, roles=later, on_turn=rig._keep, on_event=rig.events.append
-    )
+    session = Session("late", rig.session.config, roles=later, on_turn=rig._keep, on_event=rig.events.append)
     session.start()
     for part in (speech(1.0), silence(1.0)):
         await session.hear(part)
@@ -297,7 +299,7 @@ async def test_long_speech_is_cut_into_chunks_and_stays_whole(rig: Rig) -> None:
 
 
 async def test_committed_words_never_change(rig: Rig) -> None:
-    for word in range(1, 11):
+    for _ in range(10):
         await rig.hear(speech(0.25))
         await asyncio.sleep(0.005)
     await rig.hear(silence(1.0))

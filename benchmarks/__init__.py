@@ -1,0 +1,1 @@
+"""What we claim, as commands that print a table: `python -m benchmarks.NAME --help`. Not part of the wheel."""
