@@ -87,7 +87,7 @@ async def _llama(b: Build) -> Any:
     return await asyncio.to_thread(
         lambda: Llama(
             path,
-            threads=s.threads,
+            threads=max(1, s.threads // 2),
             slots=max(2, min(4, s.max_sessions)),
             context_tokens=s.llm_context_tokens,
             gpu_layers=s.llm_gpu_layers,

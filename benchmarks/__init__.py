@@ -1,1 +1,1 @@
-"""What we claim, as commands that print a table: `python -m benchmarks.NAME --help`. Not part of the wheel."""
+"""What we claim, as commands that print a table: `python -m benchmarks.NAME --help`. Not in the wheel."""

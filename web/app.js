@@ -187,12 +187,12 @@ function startAfresh() {
 /** @param {RoleProgress[]} news */
 function showRoles(news) {
   roles = news;
-  showLoading(byId("loading", HTMLElement), byId("loading-roles", HTMLElement), roles);
+  showLoading(byId("loading", HTMLElement), roles);
   dispatch({ type: "loading", busy: notReady(roles) });
 }
 
 function showWaterfall() {
-  byId("waterfall-note", HTMLElement).textContent = t(latency ? "waterfall.note" : "waterfall.empty");
+  waterfall.classList.toggle("empty", latency === null);
   if (latency) drawWaterfall(byId("waterfall-headline", HTMLElement), byId("waterfall-rows", HTMLElement), latency);
 }
 

@@ -40,6 +40,8 @@ const en = {
 
   "loading.title": "Getting ready",
   "loading.body": "You can already speak or type: it is answered as soon as everything is loaded.",
+  "loading.failedTitle": "A model could not be loaded",
+  "loading.failedBody": "The server tries again. Whoever runs it can see here what to change.",
   "role.vad": "Speech detection",
   "role.stt": "Recognition",
   "role.stt_partial": "Live recognition",
@@ -56,8 +58,7 @@ const en = {
   "banner.retry": "Try now",
 
   "waterfall.title": "Last turn",
-  "waterfall.empty": "After a turn, this shows where its time went.",
-  "waterfall.firstSound": "First sound after {ms} ms",
+  "waterfall.firstSound": "First sound {ms} ms",
   "waterfall.noSound": "No sound",
   "waterfall.note": "Counted from the end of your speech.",
   "stage.endpoint": "End of turn noticed",
@@ -158,6 +159,8 @@ const zh = {
 
   "loading.title": "正在准备",
   "loading.body": "现在就可以说话或输入，加载完成后立即回答。",
+  "loading.failedTitle": "有模型无法加载",
+  "loading.failedBody": "服务器会重试。管理员可根据下面的说明处理。",
   "role.vad": "语音检测",
   "role.stt": "语音识别",
   "role.stt_partial": "实时识别",
@@ -174,8 +177,7 @@ const zh = {
   "banner.retry": "立即重试",
 
   "waterfall.title": "上一轮",
-  "waterfall.empty": "一轮对话结束后，这里显示时间用在了哪里。",
-  "waterfall.firstSound": "{ms} 毫秒后发声",
+  "waterfall.firstSound": "首次发声 {ms} 毫秒",
   "waterfall.noSound": "没有声音",
   "waterfall.note": "从您说完话时算起。",
   "stage.endpoint": "判断说完",

@@ -17,17 +17,20 @@ export function howFar(role) {
 
 /**
  * @param {HTMLElement} panel
- * @param {HTMLElement} list
  * @param {RoleProgress[]} roles empty: nothing to show
  */
-export function showLoading(panel, list, roles) {
+export function showLoading(panel, roles) {
   panel.hidden = !notReady(roles);
   if (panel.hidden) return;
+  const [title, body, list] = /** @type {[Element, Element, Element]} */ ([...panel.children]);
+  const failed = roles.some((role) => role.state === "failed");
+  title.textContent = t(failed ? "loading.failedTitle" : "loading.title");
+  body.textContent = t(failed ? "loading.failedBody" : "loading.body");
   list.replaceChildren(
     ...roles.map((role) => {
       const item = document.createElement("li");
-      item.className = role.state;
-      item.dataset.roleName = role.role;
+      item.dataset.model = role.role;
+      item.dataset.state = role.state;
       const name = document.createElement("span");
       name.textContent = has(`role.${role.role}`) ? t(`role.${role.role}`) : role.role;
       name.title = role.model;
@@ -43,7 +46,8 @@ export function showLoading(panel, list, roles) {
       } else {
         const bar = document.createElement("progress");
         bar.max = 1;
-        bar.value = role.state === "fetching" ? role.progress : role.state === "absent" ? 0 : 1;
+        // While it is loaded nobody knows how long it takes: a bar without a value moves by itself.
+        if (role.state !== "loading") bar.value = role.state === "ready" ? 1 : role.progress;
         bar.setAttribute("aria-label", name.textContent);
         item.append(bar);
       }

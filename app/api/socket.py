@@ -38,7 +38,7 @@ from app.api.messages import (
 )
 from app.api.sessions import check_formats, check_voice, configured
 from app.api.wire import Ears, Mouth
-from app.dialogue.events import Notice
+from app.dialogue.events import Event, Notice
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
 from app.observability.logs import bind
@@ -161,8 +161,23 @@ class Connection:
                 await asyncio.wait_for(self._socket.send({"type": "websocket.send", **data}), _SEND_TIMEOUT_S)
 
     async def _follow(self, *, resumed: bool) -> None:
-        await self._until_ready()
-        outbox = self._session.outbox
+        try:
+            await self._until_ready()
+            await self._greet(resumed)
+            async for seq, event in self._session.outbox.follow(self._after):
+                if not self._context.sessions.is_attached(self._session.id, self):
+                    raise _Close(CLOSE_DISPLACED, "another connection took over this session")
+                await self._tell(seq, event)
+        except FellBehind:
+            raise _Close(
+                CLOSE_FELL_BEHIND, "events were read too slowly to keep: create a new session"
+            ) from None
+
+    async def _tell(self, seq: int, event: Event) -> None:
+        self._after = seq
+        await self._send(*self._mouth.frames(seq, event))
+
+    async def _greet(self, resumed: bool) -> None:
         await self._send(
             SessionReady(
                 seq=self._after,
@@ -172,16 +187,6 @@ class Connection:
                 heartbeat_s=self._context.settings.heartbeat_s,
             ).model_dump_json()
         )
-        try:
-            async for seq, event in outbox.follow(self._after):
-                if not self._context.sessions.is_attached(self._session.id, self):
-                    raise _Close(CLOSE_DISPLACED, "another connection took over this session")
-                self._after = seq
-                await self._send(*self._mouth.frames(seq, event))
-        except FellBehind:
-            raise _Close(
-                CLOSE_FELL_BEHIND, "events were read too slowly to keep: create a new session"
-            ) from None
 
     async def _until_ready(self) -> None:
         told = None
@@ -190,6 +195,8 @@ class Connection:
             if roles != told:
                 told = roles
                 await self._send(Loading(seq=self._after, roles=roles).model_dump_json())
+            for seq, event in self._session.outbox.since(self._after):
+                await self._tell(seq, event)  # such as: a model cannot be had
             await asyncio.sleep(0.25)
 
     async def _beat(self) -> None:

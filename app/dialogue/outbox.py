@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
+from itertools import islice
 
 from app.dialogue.events import Event, ReplyAudio
 
@@ -58,16 +59,22 @@ class Outbox:
         Raises `FellBehind` if the next event is no longer kept.
         """
         while True:
+            for seq, event in self.since(after):
+                after = seq
+                yield seq, event
             if after < self.last_seq:
-                first = self._log[0][0]
-                if first > after + 1:
-                    raise FellBehind
-                after += 1
-                yield self._log[after - first]
-            elif self._closed:
+                continue  # more came while the reader was busy
+            if self._closed:
                 return
-            else:
-                await self._news.wait()
+            await self._news.wait()
+
+    def since(self, after: int) -> list[tuple[int, Event]]:
+        """The events after number `after` that there are. Raises `FellBehind` as `follow` does."""
+        if after >= self.last_seq:
+            return []
+        if not self.has(after):
+            raise FellBehind
+        return list(islice(self._log, after + 1 - self._log[0][0], None))
 
 
 def _seconds(event: Event) -> float:

@@ -31,7 +31,8 @@ class Llama:
         gpu_layers: int = 0,
     ) -> None:
         """Loads the model: blocking, about 1 s for 0.5 B parameters. `slots` replies are written
-        at once, each with a window of `context_tokens`."""
+        at once, each with a window of `context_tokens`. Use fewer `threads` than there are cores:
+        the memory is the limit, and one thread that lags stops all the others."""
         import xllamacpp
 
         if not path.is_file():
@@ -41,8 +42,11 @@ class Llama:
         params.n_ctx = context_tokens * slots
         params.n_parallel = slots
         params.n_gpu_layers = gpu_layers
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
+        for cpu in (params.cpuparams, params.cpuparams_batch):
+            cpu.n_threads = threads
+            # llama.cpp's threads wait for each other after every operation. Spinning there while
+            # recognition or the voice has one of the cores makes replies ten times slower.
+            cpu.poll = 0
         params.warmup = True
         params.verbosity = -1
         params.api_keys = [secrets.token_hex(32)]
