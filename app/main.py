@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from app import __version__
 from app.api import errors, health, rest, sessions, socket
 from app.api.context import Context
 from app.dialogue.manager import SessionManager
+from app.dialogue.selfcheck import self_check
+from app.roles import ColloquyError
 from app.runtime import Runtime
 from app.security.access import Access, load_secret
 from app.settings import Settings
@@ -58,9 +61,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         app.state.context = context
         runtime.start()
+        checking = asyncio.create_task(_check(context))
         try:
             yield
         finally:
+            checking.cancel()
+            await asyncio.wait([checking])
             # Sessions first: they still hand their last turns to the keeper.
             await context.sessions.close()
             await runtime.close()
@@ -80,3 +86,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         app.mount("/web", StaticFiles(directory=WEB), name="web")
     return app
+
+
+async def _check(context: Context) -> None:
+    """Once all models are there, see that they work together."""
+    try:
+        roles = await context.runtime.roles()
+        result = await self_check(roles, context.default_config().language)
+    except ColloquyError as error:
+        log.warning("the self-check did not pass: %s", error.message)
+        return
+    context.metrics.asr_cer_percent.set(result.cer)
+    context.metrics.asr_vad_accuracy_percent.set(result.vad_accuracy)
+    log.info(
+        "ready to talk",
+        extra={"self_check_cer_percent": result.cer, "vad_accuracy_percent": result.vad_accuracy},
+    )

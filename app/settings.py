@@ -14,7 +14,6 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.dialogue.config import DEFAULT_INSTRUCTIONS
 
 
 class Settings(BaseSettings):
@@ -87,7 +86,9 @@ class Settings(BaseSettings):
     llm_temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature")
     llm_timeout_s: float = Field(20, gt=0, description="for openai: longest wait for the next piece, s")
     llm_gpu_layers: int = Field(0, ge=0, description="for llama: layers put on a GPU")
-    llm_system_prompt: str = Field(DEFAULT_INSTRUCTIONS, description="who the assistant is")
+    llm_system_prompt: str | None = Field(
+        None, description="who the assistant is; default: a voice assistant, told so in LANGUAGE"
+    )
 
     # --- text to speech ---
     tts_provider: Literal["piper", "kokoro"] | None = Field(

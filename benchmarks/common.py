@@ -61,7 +61,8 @@ def print_machine(info: dict[str, Any]) -> None:
     console.print(
         f"{info['processor']}, {info['cores']} cores, load {info['load_before']} before, {info['system']}"
     )
-    console.print(", ".join(f"{name} {number}" for name, number in info["versions"].items()))
+    versions = ", ".join(f"{name} {number}" for name, number in info["versions"].items())
+    console.print(versions, soft_wrap=True)
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -85,7 +86,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         show_header=any(columns),
     )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -33,13 +33,21 @@ from benchmarks.common import (
     spread,
     write_json,
 )
-from benchmarks.live import Heard, Sound, hear, prepare
-from benchmarks.words import end_times, match_beginning, tokens
+from benchmarks.live import Sound, hear, prepare
+from benchmarks.words import end_times, tokens, while_speaking
 from corpus import Recording, load, recordings, wer
 
 PAIRS = (("moonshine", "whisper"), ("moonshine", "moonshine"), ("whisper", "whisper"))
 """Who follows the voice and who gives the final; the first pair is the default of the server."""
 _WORST = 10
+_SHARES = {
+    "WER %": "partial_wer",
+    "firm": "committed_wer",
+    "≠ final": "committed_against_final_pass",
+    "flicker %": "flicker",
+    "early %": "shown_before_final",
+}
+"""Columns of the second table, all per cent; `benchmarks/README.md` defines them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ async def run_live(
     for case, h, wait in zip(cases, heard, waits, strict=True):
         shown = [{"at_s": round(s.at, 3), "text": s.text, "committed": s.committed} for s in h.shown]
         row = _row(case, h.final) | {"final_pass": h.final_pass, "wait_s": round(wait, 4), "shown": shown}
-        rows.append(row | _while_speaking(case, h))
+        rows.append(row | while_speaking(case.reference, case.ends, h))
     summary = _summary(rows, cases, cpu, waits)
     summary |= {
         "wer_without_splice": wer([r["reference"] for r in rows], [r["final_pass"] for r in rows]),
@@ -156,46 +164,6 @@ async def run_live(
         "passes_per_audio_second": sum(h.passes for h in heard) / _seconds(cases),
     }
     return {"system": name, "summary": summary, "recordings": rows}
-
-
-def _while_speaking(case: Case, heard: Heard) -> dict[str, Any]:
-    """What was on the screen before the final, and when: see `benchmarks/README.md`."""
-    partials = [tokens(s.text) for s in heard.shown]
-    final, final_pass = tokens(heard.final), tokens(heard.final_pass)
-    matches = [match_beginning(words, case.reference) for words in partials]
-    firm = [tokens(s.committed) for s in heard.shown]
-    firm_matches = [match_beginning(words, case.reference) for words in firm]
-    right = {i for i in match_beginning(final, case.reference).indexes if i is not None}
-    texts = [*partials, final]
-    first_shown: dict[int, float] = {}
-    first_firm: dict[int, float] = {}
-    for shown, match, firm_match in zip(heard.shown, matches, firm_matches, strict=True):
-        for first, found in ((first_shown, match), (first_firm, firm_match)):
-            for index in found.indexes:
-                if index is not None:
-                    first.setdefault(index, shown.at)
-    last = firm[-1] if firm else []
-    timed = sorted(right & set(case.ends))
-
-    def delays(first: dict[int, float]) -> list[float]:
-        # A word that no partial had is there with the final.
-        return [round(first.get(i, heard.final_at) - case.ends[i], 3) for i in timed]
-
-    return {
-        "partial_errors": sum(m.errors for m in matches),
-        "partial_words": sum(m.length for m in matches),
-        "committed_errors": firm_matches[-1].errors if firm else 0,
-        "committed_words": firm_matches[-1].length if firm else 0,
-        "committed_unlike_final_pass": match_beginning(last, final_pass).errors,
-        "committed_heard": len(last),
-        "changed_words": sum(match_beginning(a, b).errors for a, b in zip(texts, texts[1:], strict=False)),
-        "final_words": len(final),
-        "right_words": len(right),
-        "shown_early": len(right & set(first_shown)),
-        "firm_early": len(right & set(first_firm)),
-        "shown_delays_s": delays(first_shown),
-        "firm_delays_s": delays(first_firm),
-    }
 
 
 def _row(case: Case, text: str) -> dict[str, Any]:
@@ -261,11 +229,7 @@ async def measure(chosen: Sequence[Recording], *, paced: bool) -> dict[str, Any]
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     print_machine(result["machine"])
-    how = (
-        "in real time"
-        if result["paced"]
-        else "unpaced: waiting for each pass, as on an infinitely quick machine"
-    )
+    how = "in real time" if result["paced"] else "unpaced, as on an infinitely quick machine"
     console.print(f"{result['recordings']} recordings, {result['audio_seconds']} s; ours is fed {how}")
     rows, live = [], []
     for system in result["systems"]:
@@ -275,36 +239,19 @@ def show(result: dict[str, Any]) -> None:
         cells += [f"{s['cpu_seconds_per_audio_second']:.3f}", ms(wait["p50"]), ms(wait["p95"])]
         rows.append([system["system"], *cells])
         if "partial_wer" in s:
-            names = (
-                "partial_wer",
-                "committed_wer",
-                "committed_against_final_pass",
-                "flicker",
-                "shown_before_final",
-            )
-            delays = [s[name].get(p) for name in ("shown_delay_s", "firm_delay_s") for p in ("p50", "p95")]
-            passes = f"{s['passes_per_audio_second']:.1f}"
-            live.append([system["system"], *(percent(s[n]) for n in names), *(ms(d) for d in delays), passes])
+            shares = [percent(s[name]) for name in _SHARES.values()]
+            delays = [
+                ms(s[name].get(p)) for name in ("shown_delay_s", "firm_delay_s") for p in ("p50", "p95")
+            ]
+            live.append([system["system"], *shares, *delays, f"{s['passes_per_audio_second']:.1f}"])
     print_table(
         "The final text",
-        ["", "WER %", "WER % unspliced", "CPU s / audio s", "ms after speech p50", "p95"],
+        ["", "WER %", "unspliced WER %", "CPU s / audio s", "ms after speech p50", "p95"],
         rows,
     )
     print_table(
         "While somebody speaks",
-        [
-            "",
-            "WER % shown",
-            "firm",
-            "firm ≠ final",
-            "flicker %",
-            "early %",
-            "shown p50",
-            "p95",
-            "firm p50",
-            "p95",
-            "passes/s",
-        ],
+        ["", *_SHARES, "shown ms p50", "p95", "firm ms p50", "p95", "passes/s"],
         live,
     )
     first = result["systems"][0]

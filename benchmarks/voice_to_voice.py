@@ -145,7 +145,7 @@ def summary(asked: Sequence[Asked]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print what `summary` found."""
     print_machine(result["machine"])
-    console.print(", ".join(f"{role}: {model}" for role, model in result["models"].items()))
+    console.print(", ".join(f"{role}: {model}" for role, model in result["models"].items()), soft_wrap=True)
     found = result["summary"]
     columns = ["p50", "p95", "mean", "min", "max"]
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from app.roles import Word
+from benchmarks.live import Heard
 from corpus import normalise
 
 
@@ -55,3 +58,39 @@ def end_times(reference: Sequence[str], words: Sequence[Word]) -> dict[int, floa
     timed = [(token, word.end) for word in words for token in tokens(word.text)]
     found = match_beginning([token for token, _ in timed], reference)
     return {index: end for index, (_, end) in zip(found.indexes, timed, strict=True) if index is not None}
+
+
+def while_speaking(reference: Sequence[str], ends: dict[int, float], heard: Heard) -> dict[str, Any]:
+    """What was on the screen before the final, counted so that recordings can be added up. Delays are
+    of the words that the final has right, in seconds behind their end (`ends`); a word that no partial
+    had is there with the final."""
+    partials = [tokens(s.text) for s in heard.shown]
+    firm = [tokens(s.committed) for s in heard.shown]
+    final, final_pass = tokens(heard.final), tokens(heard.final_pass)
+    matches = [match_beginning(words, reference) for words in partials]
+    firm_matches = [match_beginning(words, reference) for words in firm]
+    right = {i for i in match_beginning(final, reference).indexes if i is not None}
+    first_shown: dict[int, float] = {}
+    first_firm: dict[int, float] = {}
+    for shown, match, firm_match in zip(heard.shown, matches, firm_matches, strict=True):
+        for first, found in ((first_shown, match), (first_firm, firm_match)):
+            for index in found.indexes:
+                if index is not None:
+                    first.setdefault(index, shown.at)
+    last = firm[-1] if firm else []
+    timed = sorted(right & set(ends))
+    return {
+        "partial_errors": sum(m.errors for m in matches),
+        "partial_words": sum(m.length for m in matches),
+        "committed_errors": firm_matches[-1].errors if firm else 0,
+        "committed_words": firm_matches[-1].length if firm else 0,
+        "committed_unlike_final_pass": match_beginning(last, final_pass).errors,
+        "committed_heard": len(last),
+        "changed_words": sum(match_beginning(a, b).errors for a, b in pairwise([*partials, final])),
+        "final_words": len(final),
+        "right_words": len(right),
+        "shown_early": len(right & set(first_shown)),
+        "firm_early": len(right & set(first_firm)),
+        "shown_delays_s": [round(first_shown.get(i, heard.final_at) - ends[i], 3) for i in timed],
+        "firm_delays_s": [round(first_firm.get(i, heard.final_at) - ends[i], 3) for i in timed],
+    }

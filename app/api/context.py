@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from app.api.messages import SessionSettings
-from app.dialogue.config import SessionConfig
+from app.dialogue.config import SessionConfig, default_instructions
 from app.dialogue.events import Event, Failed, Interrupted
 from app.dialogue.manager import SessionManager
 from app.dialogue.session import Session, Turn
@@ -43,9 +43,10 @@ class Context:
     def default_config(self) -> SessionConfig:
         """What a session is like whose client asked for nothing."""
         s = self.settings
+        language = None if s.language == "auto" else s.language
         return SessionConfig(
-            language=None if s.language == "auto" else s.language,
-            instructions=s.llm_system_prompt,
+            language=language,
+            instructions=s.llm_system_prompt or default_instructions(language),
             max_reply_tokens=s.llm_max_tokens,
             temperature=s.llm_temperature,
         )

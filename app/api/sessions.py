@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from app.api.context import Context, Ctx, Owner
 from app.api.messages import SessionCreated, SessionSettings, TurnDetection, TurnOut, WordOut
-from app.dialogue.config import SessionConfig, TurnConfig
+from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
 from app.dialogue.session import Session
 from app.roles import BadInput, NotFound, Word
 from app.stores.interfaces import SessionRecord, TurnRecord
@@ -41,7 +41,10 @@ def configured(context: Context, wish: SessionSettings, base: SessionConfig | No
                 "this server hears English only: start it with LANGUAGE=auto (or the language) for others",
                 field="language",
             )
-        config = replace(config, language=None if wish.language == "auto" else wish.language)
+        language = None if wish.language == "auto" else wish.language
+        config = replace(config, language=language)
+        if context.settings.llm_system_prompt is None and wish.instructions is None:
+            config = replace(config, instructions=default_instructions(language))
     if "vocabulary" in given:
         config = replace(config, vocabulary=tuple(wish.vocabulary))
     if wish.instructions is not None:

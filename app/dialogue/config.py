@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DEFAULT_INSTRUCTIONS = (
+_ENGLISH = (
     "You are Colloquy, a friendly voice assistant. Your words are spoken aloud: answer in one to "
     "three short, plain sentences, without lists, headings, code or emoji. Answer in the language "
     "of the user."
 )
+_CHINESE = (
+    "你是Colloquy，一个友好的语音助手。你的回答会被朗读出来：请用一到三句简短、口语化的中文回答，"
+    "不要使用列表、标题、代码或表情符号。"
+)
+
+
+def default_instructions(language: str | None) -> str:
+    """Who the assistant is, said in the language it is to answer in: small models follow the
+    prompt's language rather than what it asks for."""
+    return _CHINESE if language == "zh" else _ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class SessionConfig:
 
     language: str | None = "en"
     vocabulary: tuple[str, ...] = ()
-    instructions: str = DEFAULT_INSTRUCTIONS
+    instructions: str = _ENGLISH
     voice: str | None = None
     speed: float = 1.0
     max_reply_tokens: int = 256

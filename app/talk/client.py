@@ -86,7 +86,9 @@ class Talk:
         self.lost_s = 0.0
         self._url = socket_url
         self._rate = rate
-        self._received: asyncio.Queue[tuple[float, ServerMessage] | ColloquyError | None] = asyncio.Queue(_UNREAD)
+        self._received: asyncio.Queue[tuple[float, ServerMessage] | ColloquyError | None] = asyncio.Queue(
+            _UNREAD
+        )
         self._outgoing: deque[tuple[float, str | bytes]] = deque()
         self._outgoing_s = 0.0
         self._news = asyncio.Event()
@@ -194,7 +196,9 @@ class Talk:
                 if not first.done():
                     raise
                 if time.monotonic() - gone_at > KEPT_S:
-                    raise NoServer(f"the connection was lost and did not come back: {error.message}") from error
+                    raise NoServer(
+                        f"the connection was lost and did not come back: {error.message}"
+                    ) from error
                 # Jitter, so that all of a server's clients do not come back at the same moment.
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(_LONGEST_WAIT_S, wait * 2)
@@ -215,7 +219,9 @@ class Talk:
             gone_at = time.monotonic()
             if gone_at - began > _LONGEST_WAIT_S:
                 wait = _FIRST_WAIT_S
-            await self._give(Notice(seq=self.last_seq, code="RECONNECTING", message="the connection was lost, coming back"))
+            await self._give(
+                Notice(seq=self.last_seq, code="RECONNECTING", message="the connection was lost, coming back")
+            )
             await asyncio.sleep(wait * random.uniform(0.0, 1.0))
 
     async def _open(self) -> ClientConnection:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import corpus
 import httpx
 import numpy as np
 from conftest import make_settings, running
 from wire_client import join, new_session
+
+import corpus
 
 
 async def test_a_session_that_comes_first_is_told_and_then_served(
@@ -40,13 +41,16 @@ async def test_a_session_that_comes_first_is_told_and_then_served(
         assert [m["type"] for m in wire.seen].index("session_ready") >= len(loading)
 
 
-async def test_a_model_that_cannot_be_had_is_said_and_the_rest_works(models_dir: Path, tmp_path: Path) -> None:
+async def test_a_model_that_cannot_be_had_is_said(models_dir: Path, tmp_path: Path) -> None:
     settings = make_settings(models_dir, tmp_path, llm_model_name=str(tmp_path / "missing.gguf"))
     with running(settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             for _ in range(600):
                 health = (await http.get("/health")).json()
-                if health["status"] == "degraded" and sum(r["state"] == "ready" for r in health["roles"]) == 4:
+                if (
+                    health["status"] == "degraded"
+                    and sum(r["state"] == "ready" for r in health["roles"]) == 4
+                ):
                     break
                 await asyncio.sleep(0.1)
             roles = {r["role"]: r for r in health["roles"]}

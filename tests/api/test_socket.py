@@ -19,6 +19,8 @@ from wire_client import Wire, join, new_session, talking
 
 import corpus
 
+AUSTEN = "had he married a more amiable woman he might have been made still more respectable than he was"
+
 
 def recording(name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A recording of a person and the silence after it."""
@@ -46,7 +48,7 @@ async def test_a_spoken_question_is_heard_and_answered_in_voice(server: Server) 
         final = await wire.until("transcription_final")
         assert (
             corpus.wer(
-                "had he married a more amiable woman he might have been made still more respectable than he was",
+                AUSTEN,
                 final["text"],
             )
             < 0.15
@@ -130,7 +132,7 @@ async def test_sound_in_every_codec_is_understood(server: Server, codec: str, ra
         final = await wire.until("transcription_final")
         assert (
             corpus.wer(
-                "had he married a more amiable woman he might have been made still more respectable than he was",
+                AUSTEN,
                 final["text"],
             )
             < 0.3
