@@ -22,7 +22,8 @@ from app.engines.workers import Workers
 from app.models.store import ModelStore
 from app.roles import SAMPLE_RATE, Job, Samples, SpeechToText, SttOptions, Word
 from app.settings import Settings
-from benchmarks.common import (
+from benchmarks.common.live import Sound, hear, prepare
+from benchmarks.common.report import (
     console,
     machine,
     ms,
@@ -30,24 +31,24 @@ from benchmarks.common import (
     percent,
     print_machine,
     print_table,
+    run,
     spread,
     write_json,
 )
-from benchmarks.live import Sound, hear, prepare
-from benchmarks.words import end_times, tokens, while_speaking
+from benchmarks.common.words import end_times, tokens, while_speaking
 from corpus import Recording, load, recordings, wer
 
 PAIRS = (("moonshine", "whisper"), ("moonshine", "moonshine"), ("whisper", "whisper"))
 """Who follows the voice and who gives the final; the first pair is the default of the server."""
 _WORST = 10
 _SHARES = {
-    "WER %": "partial_wer",
-    "firm": "committed_wer",
-    "≠ final": "committed_against_final_pass",
-    "flicker %": "flicker",
-    "early %": "shown_before_final",
+    "WER %\nshown": "partial_wer",
+    "WER %\nfirm": "committed_wer",
+    "firm ≠\nfinal %": "committed_against_final_pass",
+    "flicker\n%": "flicker",
+    "early\n%": "shown_before_final",
 }
-"""Columns of the second table, all per cent; `benchmarks/README.md` defines them."""
+"""Columns of the second table; `benchmarks/README.md` defines them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ async def measure(chosen: Sequence[Recording], *, paced: bool) -> dict[str, Any]
         systems = []
         for partial, final in PAIRS:
             stt, follows = engines.ours[final], engines.ours[partial]
-            systems.append(await run_live(f"ours, {partial} → {final}", cases, stt, follows, paced=paced))
+            systems.append(await run_live(f"{partial} → {final}", cases, stt, follows, paced=paced))
             await asyncio.sleep(1)  # a pass that was cancelled runs to its end
         for beam in (1, 5):
 
@@ -245,13 +246,13 @@ def show(result: dict[str, Any]) -> None:
             ]
             live.append([system["system"], *shares, *delays, f"{s['passes_per_audio_second']:.1f}"])
     print_table(
-        "The final text",
+        "The final text (a → b is ours: a follows the voice, b gives the final)",
         ["", "WER %", "unspliced WER %", "CPU s / audio s", "ms after speech p50", "p95"],
         rows,
     )
     print_table(
         "While somebody speaks",
-        ["", *_SHARES, "shown ms p50", "p95", "firm ms p50", "p95", "passes/s"],
+        ["", *_SHARES, "shown ms\np50", "\np95", "firm ms\np50", "\np95", "passes\na second"],
         live,
     )
     first = result["systems"][0]
@@ -266,7 +267,9 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(
-    paced: Annotated[bool, typer.Option(help="feed ours in real time; else wait for each pass")] = True,
+    paced: Annotated[
+        bool, typer.Option("--paced/--unpaced", help="feed ours in real time, or wait for each pass")
+    ] = True,
     only: Annotated[
         list[str] | None, typer.Option(help="a recording (`python -m corpus list`); repeatable")
     ] = None,
@@ -274,9 +277,10 @@ def main(
 ) -> None:
     """Word error rate, delay and cost of transcription, ours beside the plain libraries.
 
-    Paced, three times the length of all recordings is needed: about 25 minutes for the whole corpus, with
-    nothing else running. Unpaced takes as long as the passes do; the words are much the same, delays
-    are those of the method alone, and the cost is an upper bound.
+    Paced, the recordings are fed in real time three times over: half an hour
+    for the whole corpus, with nothing else running on the machine. Unpaced, each
+    pass is waited for: the words are much the same, delays are those of the
+    method alone, and what it costs is an upper bound.
     """
     chosen = [r for r in recordings() if r.text and (not only or r.id in only)]
     if unknown := set(only or ()) - {r.id for r in chosen}:
@@ -289,4 +293,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

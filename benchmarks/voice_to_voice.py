@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import (
+from benchmarks.common.paced import Exchange, Talker, talking
+from benchmarks.common.report import (
     console,
     machine,
     ms,
@@ -24,11 +25,11 @@ from benchmarks.common import (
     percent,
     print_machine,
     print_table,
+    run,
     spread,
     write_json,
 )
-from benchmarks.paced import Exchange, Talker, talking
-from benchmarks.server import Server, serving, wait_until_healthy
+from benchmarks.common.server import Server, serving, wait_until_healthy
 from corpus import Recording, load, questions, wer
 
 STAGES = {
@@ -210,17 +211,18 @@ async def measure(server: Server, sessions: int, turns: int) -> dict[str, Any]:
 
 def main(
     turns: Annotated[
-        int, typer.Option(min=1, help="turns of each session; default: every question once")
-    ] = 0,
+        int | None, typer.Option(min=1, help="turns of each session; default: every question once")
+    ] = None,
     sessions: Annotated[int, typer.Option(min=1, max=5, help="people who talk at the same time")] = 1,
     url: Annotated[str | None, typer.Option(help="a running server; default: a fresh one is started")] = None,
     json: Annotated[Path | None, typer.Option(help="file for everything measured, turn by turn")] = None,
 ) -> None:
     """Time from a person's last spoken sample to the first audible sample of the answer.
 
-    Recordings of people are played in real time over the session WebSocket. The last spoken sample
-    ends the last 10 ms within 25 dB of the recording's loudest 10 ms; audible is a level of -40 dBFS.
-    The server's settings are those of the environment.
+    Recordings of people are played in real time over the session WebSocket.
+    Where their speech ends is found by level (app.talk.recording); audible is
+    a level of -40 dBFS. Without --url a server is started, with the settings of
+    the environment and data of its own.
     """
     turns = turns or len(questions())
     info = machine()
@@ -232,4 +234,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

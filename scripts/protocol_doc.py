@@ -87,33 +87,37 @@ def limits(schema: Schema) -> str:
     return f" ({', '.join(found)})" if found else ""
 
 
-def items_limit(schema: Schema) -> str:
-    return f" at most {schema['maxItems']}." if "maxItems" in schema else ""
-
-
-def default(name: str, schema: Schema, required: bool) -> str:
+def default(schema: Schema, required: bool) -> str:
     if required:
         return "required"
     if "$ref" in schema:
         return "its defaults"
-    return f"`{json.dumps(schema.get('default', []))}`"
+    return f"`{json.dumps(schema.get('default', [] if schema.get('type') == 'array' else None))}`"
 
 
 def fields(schema: Schema, *, given: bool) -> Iterator[str]:
     """The table of a model's fields. `given`: a client sends it, so defaults matter."""
-    rows = {name: field for name, field in schema.get("properties", {}).items() if name != "type"}
+    # `type` is the heading, and every event has `seq`.
+    rows = {name: f for name, f in schema.get("properties", {}).items() if name not in ("type", "seq")}
     if not rows:
-        yield "No further fields."
+        yield "No further fields." if schema.get("properties") else "No fields."
         return
-    yield f"| field | type |{' default |' if given else ''} meaning |"
-    yield f"|---|---|{'---|' if given else ''}---|"
-    required = schema.get("required", [])
+    columns = ["field", "type"]
+    if given:
+        columns.append("default")
+    if any("description" in field or "maxItems" in field for field in rows.values()):
+        columns.append("meaning")
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
     for name, field in rows.items():
-        meaning = one_line(field.get("description"))
-        if "maxItems" in field:
-            meaning = f"{meaning}; at most {field['maxItems']}".lstrip("; ")
-        middle = f" {default(name, field, name in required)} |" if given else ""
-        yield f"| `{name}` | {kind(field)} |{middle} {meaning} |"
+        most = f"; at most {field['maxItems']}" if "maxItems" in field else ""
+        cells = {
+            "field": f"`{name}`",
+            "type": kind(field),
+            "default": default(field, name in schema.get("required", [])),
+            "meaning": one_line(field.get("description")) + most,
+        }
+        yield f"| {' | '.join(cells[column] for column in columns)} |"
 
 
 def section(title: str, schema: Schema, *, given: bool) -> Iterator[str]:
@@ -160,7 +164,11 @@ def rest_sections() -> str:
     bodies: list[str] = []
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            takes = [f"query `{p['name']}`" for p in operation.get("parameters", []) if p["in"] == "query"]
+            takes = [
+                f"query `{p['name']}`, default {p['schema']['default']}{limits(p['schema'])}"
+                for p in operation.get("parameters", [])
+                if p["in"] == "query"
+            ]
             for media, content in operation.get("requestBody", {}).get("content", {}).items():
                 name = references(content["schema"])[0]
                 if name.startswith("Body_"):
@@ -178,9 +186,7 @@ def rest_sections() -> str:
             bodies += references(content)
             gives = f"{status} {kind(content)}" if content else status
             about = one_line(operation.get("description", "").split("\n\n")[0])
-            lines.append(
-                f"| `{method.upper()} {path}` | {', '.join(takes) or '–'} | {gives} | {about} |"
-            )
+            lines.append(f"| `{method.upper()} {path}` | {'; '.join(takes) or '–'} | {gives} | {about} |")
     lines.append("")
     told = {"SessionSettings", "RoleProgress", "WordOut", *SOCKET_PARTS}
     for name in bodies:
@@ -201,7 +207,8 @@ def references(schema: Any) -> list[str]:
 
 def grouped_settings() -> Iterator[tuple[str, list[str]]]:
     """The settings under the headings of their source."""
-    group, names = "", []
+    group = ""
+    names: list[str] = []
     for line in inspect.getsource(Settings).splitlines():
         if heading := re.match(r"\s*# --- (.+) ---", line):
             if names:
@@ -212,7 +219,7 @@ def grouped_settings() -> Iterator[tuple[str, list[str]]]:
     yield group, names
 
 
-def shown_default(name: str) -> str:
+def written_default(name: str) -> str:
     """The default as it would be written in the environment; empty where there is none."""
     value = Settings.model_fields[name].get_default(call_default_factory=True)
     if hasattr(value, "get_secret_value"):
@@ -228,13 +235,14 @@ def settings_tables() -> str:
     for group, names in grouped_settings():
         lines += [f"## {group[:1].upper()}{group[1:]}\n", "| variable | default | meaning |", "|---|---|---|"]
         for name in names:
-            shown = shown_default(name)
-            shown = COMPUTED.get(name) or (f"`{shown}`" if len(shown) < 60 and shown else "see below" if shown else "–")
-            schema = properties[name]
-            options = [o for o in schema.get("anyOf", [schema]) if o.get("type") != "null"][0]
-            bounds = f" One of {kind(options)}." if "enum" in options else limits(options)
+            written = written_default(name)
+            value = COMPUTED.get(name) or (f"`{written}`" if written else "–")
             meaning = one_line(Settings.model_fields[name].description)
-            lines.append(f"| `{name.upper()}` | {shown} | {meaning}{'.' if bounds.startswith(' One') else ''}{bounds} |")
+            schema = properties[name]
+            typed = next(o for o in schema.get("anyOf", [schema]) if o.get("type") != "null")
+            if "enum" in typed:
+                meaning += f". One of {', '.join(f'`{choice}`' for choice in typed['enum'])}"
+            lines.append(f"| `{name.upper()}` | {value} | {meaning}{limits(typed)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -248,10 +256,11 @@ def env_example() -> str:
     for group, names in grouped_settings():
         lines.append(f"\n# --- {group} ---")
         for name in names:
-            about = COMPUTED.get(name, "").replace("`", "")
-            lines.append(f"# {one_line(Settings.model_fields[name].description)}" + (f"; default: {about}" if about else ""))
-            value = shown_default(name)
-            lines.append(f"#{name.upper()}=" + (f"'{value}'" if " " in value or '"' in value else value))
+            meaning = one_line(Settings.model_fields[name].description)
+            if name in COMPUTED:
+                meaning += f"; default: {COMPUTED[name]}".replace("`", "")
+            value = written_default(name)
+            lines += [f"# {meaning}", f"#{name.upper()}=" + (f"'{value}'" if " " in value else value)]
     return "\n".join(lines) + "\n"
 
 
@@ -270,10 +279,8 @@ def metrics_table() -> str:
 
 def models_table() -> str:
     lines = ["| model | for | size | licence | |", "|---|---|---|---|---|"]
-    for model in load_manifest().models:
-        lines.append(
-            f"| `{model.name}` | {model.role} | {model.size / 1e6:.0f} MB | {model.licence} | {model.licence_note} |"
-        )
+    for m in load_manifest().models:
+        lines.append(f"| `{m.name}` | {m.role} | {m.size / 1e6:.0f} MB | {m.licence} | {m.licence_note} |")
     return "\n".join(lines)
 
 
@@ -293,23 +300,33 @@ def declared_licence(package: str) -> str | None:
         about = metadata(package)
     except PackageNotFoundError:
         return None
-    classifiers = [c.rpartition(":: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License")]
-    free = (about.get("License") or "").strip().split("\n")[0]
+
+    def first(field: str) -> str:
+        return next(iter(about.get_all(field) or ()), "")
+
+    classifiers = [
+        c.rpartition(":: ")[2] for c in about.get_all("Classifier") or () if c.startswith("License")
+    ]
+    free = first("License").strip().split("\n")[0]
     short = free if re.fullmatch(r"[\w. +()-]{3,40}", free) and free != "UNKNOWN" else ""
-    found = about.get("License-Expression") or " or ".join(classifiers) or short
-    # A classifier says only "BSD"; the field beside it may say which.
-    if found == "BSD License":
-        found = short or "BSD"
+    found = first("License-Expression") or " or ".join(classifiers) or short
+    # A classifier says only "BSD", and not whether several are to be had together or by choice; the
+    # field beside it may.
+    if found == "BSD License" or " or " in found:
+        found = short or found.removesuffix(" License")
     return SPELLED.get(found, found)
 
 
 def packages_table() -> str:
-    """The packages of the embedded deployment. One that this machine has no use for keeps its row."""
+    """The packages of the embedded deployment, but for those that only Windows or a browser needs. One
+    that this machine has no use for keeps its row."""
     before = dict(re.findall(r"^\| `([\w.-]+)` \| (.+?) \|$", (ROOT / "docs/licences.md").read_text(), re.M))
-    locked = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.embedded.txt").read_text(), re.M)
+    lock = (ROOT / "requirements.embedded.txt").read_text()
     lines = ["| package | licence |", "|---|---|"]
-    for package in dict.fromkeys(locked):
-        lines.append(f"| `{package}` | {declared_licence(package) or before.get(package, 'not known')} |")
+    for package, marker in dict(re.findall(r"^([\w.-]+)==\S+ (.*)$", lock, re.M)).items():
+        if not re.search("== '(win32|emscripten)'", marker):
+            licence = declared_licence(package) or before.get(package, "not known")
+            lines.append(f"| `{package}` | {licence} |")
     return "\n".join(lines)
 
 
@@ -325,15 +342,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "models": models_table,
     "packages": packages_table,
 }
-PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+PART = re.compile(r"<!-- generated: ([\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def generated() -> dict[Path, str]:
     """Every file with generated parts, as it should be."""
-    files = {
-        path: PART.sub(lambda m: f"{m[1]}\n{PARTS[m[2]]().strip()}\n{m[3]}", path.read_text(encoding="utf-8"))
-        for path in sorted((ROOT / "docs").glob("*.md"))
-    }
+
+    def filled(part: re.Match[str]) -> str:
+        return f"<!-- generated: {part[1]} -->\n\n{PARTS[part[1]]().strip()}\n\n<!-- end -->"
+
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    files = {path: PART.sub(filled, path.read_text(encoding="utf-8")) for path in pages}
     return files | {ROOT / ".env.example": env_example()}
 
 
@@ -341,11 +360,18 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    stale = [p for p, text in generated().items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
-    for path in stale:
-        print(f"{path.relative_to(ROOT)} {'is out of date: run scripts/protocol_doc.py' if arguments else 'written'}")
-        if not arguments:
-            path.write_text(generated()[path], encoding="utf-8")
+    stale = {
+        path: text
+        for path, text in generated().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+    for path, text in stale.items():
+        name = path.relative_to(ROOT)
+        if arguments:
+            print(f"{name} is out of date: run scripts/protocol_doc.py")
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"{name} written")
     return 1 if arguments and stale else 0
 
 

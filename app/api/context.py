@@ -58,6 +58,10 @@ class Context:
         elif isinstance(event, Interrupted):
             self.metrics.interruptions_total.labels(event.reason).inc()
 
+    def count_speculation(self, outcome: str) -> None:
+        """Count a reply that was begun before the turn was over."""
+        self.metrics.speculations_total.labels(outcome).inc()
+
     async def ended(self, session: Session) -> None:
         """A session is over: note when."""
         self.wishes.pop(session.id, None)

@@ -91,7 +91,12 @@ async def create(context: Ctx, owner: Owner, settings: SessionSettings | None = 
 
     def make(session_id: str) -> Session:
         return Session(
-            session_id, config, roles=context.runtime.roles, on_turn=context.keep, on_event=context.count
+            session_id,
+            config,
+            roles=context.runtime.roles,
+            on_turn=context.keep,
+            on_event=context.count,
+            on_speculation=context.count_speculation,
         )
 
     session = context.sessions.create(owner, make)

@@ -32,6 +32,8 @@ class TurnConfig:
     end_ms: float = 500
     adaptive: bool = True
     interrupt: bool = True
+    speculations: int = 3
+    """How many times within an utterance a reply may be begun on a likely end."""
 
 
 @dataclass(frozen=True, slots=True)

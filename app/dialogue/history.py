@@ -27,18 +27,25 @@ class History:
             text = f"{self.messages.pop().content} {text}"
         self.messages.append(ChatMessage(role, text))  # type: ignore[arg-type]
 
-    def window(self, instructions: str, llm: LanguageModel, reply_tokens: int) -> list[ChatMessage]:
+    def window(
+        self, instructions: str, llm: LanguageModel, reply_tokens: int, *, asking: str = ""
+    ) -> list[ChatMessage]:
         """The system prompt and as many of the last messages as fit beside a reply of
-        `reply_tokens`.
+        `reply_tokens`; with `asking`, as if the person had just said that.
 
         When the window overflows, half of it is dropped at once: the prompt then keeps its
         beginning for many turns, and with it the model's cache of it.
         """
+        messages = list(self.messages)
+        if asking:
+            if messages and messages[-1].role == "user" and self._from < len(messages):
+                asking = f"{messages.pop().content} {asking}"
+            messages.append(ChatMessage("user", asking))
         room = llm.context_tokens - reply_tokens - llm.count_tokens(instructions)
-        sizes = [llm.count_tokens(m.content) for m in self.messages]
+        sizes = [llm.count_tokens(m.content) for m in messages]
         if sum(sizes[self._from :]) > room:
             while self._from < len(sizes) - 1 and sum(sizes[self._from :]) > room // 2:
                 self._from += 1
-            while self._from < len(sizes) - 1 and self.messages[self._from].role != "user":
+            while self._from < len(sizes) - 1 and messages[self._from].role != "user":
                 self._from += 1
-        return [ChatMessage("system", instructions), *self.messages[self._from :]]
+        return [ChatMessage("system", instructions), *messages[self._from :]]

@@ -47,7 +47,11 @@ class _Segment:
 
 
 class Reply:
-    """The answer to one turn. `emit` receives `ReplyText` and `ReplyAudio` in order."""
+    """The answer to one turn. `emit` receives `ReplyText` and `ReplyAudio` in order.
+
+    Nothing of it goes out until `adopt`, so that it may be begun before it is certain that the
+    turn is over; one that is dropped was never heard of.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,6 @@ class Reply:
         language: str,
         stream_text: bool,
         emit: Callable[[Event], None],
-        clock: TurnClock,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.turn_id = turn_id
@@ -72,8 +75,10 @@ class Reply:
         self._owner = owner
         self._language = language
         self._stream_text = stream_text
-        self._emit = emit
-        self._clock = clock
+        self.clock = TurnClock(now)
+        self._send = emit
+        self._held: list[Event] = []
+        self._adopted = asyncio.Event()
         self._now = now
         self._segments: list[_Segment] = []
         # When the last sound sent will have been played, and what the client said it had played.
@@ -93,6 +98,19 @@ class Reply:
             group.create_task(self._write(messages))
             group.create_task(self._speak())
             group.create_task(self._play())
+
+    def adopt(self) -> None:
+        """The turn is over and this is its answer: let it out."""
+        self._adopted.set()
+        for event in self._held:
+            self._send(event)
+        self._held.clear()
+
+    def _emit(self, event: Event) -> None:
+        if self._adopted.is_set():
+            self._send(event)
+        else:
+            self._held.append(event)
 
     def played(self, ms: float) -> None:
         """The client reports that `ms` of this reply have been played."""
@@ -133,22 +151,22 @@ class Reply:
                     piece = piece.lstrip()
                     if not piece:
                         continue
-                    self._clock.mark(Stage.LLM_FIRST_TOKEN)
+                    self.clock.mark(Stage.LLM_FIRST_TOKEN)
                 self.text += piece
                 if self._stream_text:
                     self._emit(ReplyText(self.turn_id, piece))
                 for segment in segmenter.feed(piece):
-                    self._clock.mark(Stage.FIRST_SEGMENT)
+                    self.clock.mark(Stage.FIRST_SEGMENT)
                     self._to_speak.put_nowait(segment)
         except ColloquyError as error:
             self.text_failure = error
         finally:
             await stream.aclose()
-        self._clock.mark(Stage.LLM_DONE)
+        self.clock.mark(Stage.LLM_DONE)
         if not self._stream_text and self.text:
             self._emit(ReplyText(self.turn_id, self.text))
         for segment in segmenter.finish():
-            self._clock.mark(Stage.FIRST_SEGMENT)
+            self.clock.mark(Stage.FIRST_SEGMENT)
             self._to_speak.put_nowait(segment)
         self._to_speak.put_nowait(None)
 
@@ -163,7 +181,7 @@ class Reply:
             stream = self._roles.tts.speak(text, options, job)
             try:
                 async for chunk in stream:
-                    self._clock.mark(Stage.TTS_FIRST_AUDIO)
+                    self.clock.mark(Stage.TTS_FIRST_AUDIO)
                     made_ms += chunk.duration * 1000
                     segment.end_ms = made_ms
                     await self._to_play.put((segment, chunk))
@@ -175,6 +193,7 @@ class Reply:
 
     async def _play(self) -> None:
         while (item := await self._to_play.get()) is not None:
+            await self._adopted.wait()
             segment, chunk = item
             text: str | None = None
             if not self._segments or self._segments[-1] is not segment:
@@ -186,13 +205,14 @@ class Reply:
                 wait = self._plays_until - self._now() - LEAD_S
                 if wait > 0:
                     await asyncio.sleep(wait)
-                self._clock.mark(Stage.FIRST_AUDIO_SENT)
+                self.clock.mark(Stage.FIRST_AUDIO_SENT)
                 self._emit(ReplyAudio(self.turn_id, samples, chunk.sample_rate, self.sent_ms, text))
                 text = None
                 seconds = len(samples) / chunk.sample_rate
                 self.sent_ms += seconds * 1000
                 self._plays_until = max(self._plays_until, self._now()) + seconds
-        self._clock.mark(Stage.REPLY_DONE)
+        await self._adopted.wait()
+        self.clock.mark(Stage.REPLY_DONE)
         if self.sent_ms:
             nothing = np.zeros(0, np.float32)
             rate = self._roles.tts.sample_rate

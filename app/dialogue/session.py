@@ -82,6 +82,8 @@ class Turn:
     failed: bool = False
     complete: bool = False
     stream_text: bool = True
+    drafts: int = 0
+    """How many replies were begun on a guess that the turn is over."""
 
     @property
     def latency(self) -> dict[str, float]:
@@ -105,6 +107,7 @@ class Session:
         roles: Callable[[], Awaitable[RoleSet]],
         on_turn: Callable[[Session, Turn], Awaitable[None]],
         on_event: Callable[[Event], None] | None = None,
+        on_speculation: Callable[[Literal["adopted", "dropped"]], None] = lambda outcome: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = session_id
@@ -114,6 +117,7 @@ class Session:
         self._get_roles = roles
         self._on_turn = on_turn
         self._on_event = on_event
+        self._on_speculation = on_speculation
         self._now = now
         self._inbox: asyncio.Queue[Samples | _Commit] = asyncio.Queue()
         self._inbox_s = 0.0
@@ -126,6 +130,8 @@ class Session:
         self._turn: Turn | None = None
         self._utterance: Utterance | None = None
         self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
+        # A reply begun on a likely end of the turn: what it answers, itself, its task.
+        self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
         self._finishing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -289,8 +295,10 @@ class Session:
             return
         elif signal is Signal.CLOSING:
             self._utterance.closing(self._detector.ended_at)
+            self._spawn(self._speculate(self._utterance))
         elif signal is Signal.RESUMED:
             self._utterance.resumed()
+            self._drop_draft()
         elif signal is Signal.ENDED:
             self._end_speech()
 
@@ -345,6 +353,7 @@ class Session:
                     final = await utterance.finish(end)
                 except ColloquyError as error:
                     turn.failed = True
+                    self._drop_draft()
                     self._number(turn)
                     self._fail(error, turn)
                     self._complete(turn)
@@ -354,12 +363,14 @@ class Session:
                 turn.clock.mark(Stage.STT_FINAL)
                 if nobody_said(final.text, final.confidence, final.no_speech, voiced_ms):
                     turn.complete = True
+                    self._drop_draft()
                     self._emit(TurnDropped(turn.id, "no words were recognised"))
                     return
                 self._transcribed(turn, utterance, final)
                 talking_again = self._utterance is not None and self.config.turn.interrupt
                 if talking_again or self._closed:
                     # One answer to both, or nobody there to hear it.
+                    self._drop_draft()
                     self.interrupt("speech")
                     self._number(turn)
                     self.history.user(turn.transcript)
@@ -389,32 +400,77 @@ class Session:
         async with self._finishing:
             self._begin_reply(turn)
 
+    async def _speculate(self, utterance: Utterance) -> None:
+        """Begin the reply while the closing silence lasts, if the words look finished."""
+        heard = await utterance.preview()
+        turn, config = self._turn, self.config
+        if heard is None or turn is None or utterance is not self._utterance or self._reply is not None:
+            return
+        unfinished = end_wait_ms(heard.text, config.turn) > config.turn.end_ms
+        spent = turn.drafts >= config.turn.speculations
+        noise = nobody_said(heard.text, heard.confidence, heard.no_speech, self._detector.voiced_ms)
+        if unfinished or spent or noise or self._closed:
+            return
+        turn.drafts += 1
+        reply = self._new_reply(turn, heard.language)
+        self._draft = heard.text, reply, self._run(turn, reply, heard.text)
+
+    def _drop_draft(self) -> None:
+        """The reply begun on a guess is not wanted; nobody has heard of it."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            draft[2].cancel()
+            self._on_speculation("dropped")
+
+    def _take_draft(self, turn: Turn) -> tuple[Reply, asyncio.Task[None]] | None:
+        """The reply begun on a guess, if it answers what was said after all."""
+        if self._draft is not None:
+            text, reply, task = self._draft
+            if reply.turn_id == turn.id and text == turn.transcript and not task.done():
+                self._draft = None
+                self._on_speculation("adopted")
+                return reply, task
+        self._drop_draft()
+        return None
+
     def _begin_reply(self, turn: Turn) -> None:
-        assert self._roles is not None
         # First what was heard of the last reply, then what was said to it.
         self.interrupt("text" if turn.source == "text" else "speech")
+        draft = self._take_draft(turn)
+        if draft is None:
+            reply = self._new_reply(turn, turn.language)
+            draft = reply, self._run(turn, reply, turn.transcript)
         self._number(turn)
         self.history.user(turn.transcript)
+        self._reply = (turn, *draft)
+        draft[0].adopt()
+
+    def _new_reply(self, turn: Turn, language: str) -> Reply:
+        assert self._roles is not None
 
         def emit(event: Event) -> None:
             # A stopped reply may still have a piece in hand; it must not be heard.
             if not turn.complete:
                 self._emit(event)
 
-        reply = Reply(
+        return Reply(
             turn.id,
             self._roles,
             self.config,
             owner=self.id,
-            language=turn.language,
+            language=language,
             stream_text=turn.stream_text,
             emit=emit,
-            clock=turn.clock,
             now=self._now,
         )
+
+    def _run(self, turn: Turn, reply: Reply, asking: str) -> asyncio.Task[None]:
+        assert self._roles is not None
         config = self.config
-        messages = self.history.window(config.instructions, self._roles.llm, config.max_reply_tokens)
-        self._reply = (turn, reply, self._spawn(self._run_reply(turn, reply, messages)))
+        messages = self.history.window(
+            config.instructions, self._roles.llm, config.max_reply_tokens, asking=asking
+        )
+        return self._spawn(self._run_reply(turn, reply, messages))
 
     async def _run_reply(self, turn: Turn, reply: Reply, messages: list[Any]) -> None:
         with bind(trace_id=turn.trace_id):
@@ -422,6 +478,8 @@ class Session:
                 await reply.run(messages)
             except Exception:  # a bug must not end the session silently
                 log.exception("a reply failed")
+                if self._reply is None or self._reply[1] is not reply:
+                    return  # it was only a guess; the turn gets another
                 turn.failed = True
                 self._fail(ColloquyError("the reply failed inside; the log has the details"), turn)
             for failure in (reply.text_failure, reply.speech_failure):
@@ -435,6 +493,7 @@ class Session:
     def _settle(self, turn: Turn, reply: Reply) -> None:
         """Fix what was said and heard of a reply that is over."""
         turn.reply_text, turn.audio_ms = reply.text, reply.sent_ms
+        turn.clock.take(reply.clock)
         turn.heard = reply.heard_text() if turn.interrupted else reply.text.strip()
         turn.clock.mark(Stage.REPLY_DONE)
         self.history.assistant(turn.heard)

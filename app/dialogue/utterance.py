@@ -104,8 +104,23 @@ class Utterance:
         """The best guess at the text: the final pass's, if one has ended in the closing silence."""
         final = self._final
         if final is not None and final.done() and not final.cancelled() and final.exception() is None:
-            return join_words([w.text for w in self._done_words] + [final.result().text])
+            return self._with(final.result())
         return self.text
+
+    async def preview(self) -> Transcript | None:
+        """What the utterance is if it ends in this silence, its `text` as `finish` will give it;
+        None if speech goes on before that is known."""
+        final = self._final
+        if final is None:
+            return None
+        await asyncio.wait([final])
+        if final is not self._final or final.cancelled() or final.exception() is not None:
+            return None
+        return replace(final.result(), text=self._with(final.result()))
+
+    def _with(self, transcript: Transcript) -> str:
+        texts, _ = self._agreement.finish([w.text for w in _timed(transcript, 0.0)])
+        return join_words([w.text for w in self._done_words] + texts)
 
     def heard(self, end: int) -> None:
         """There is sound up to sample `end`: begin a pass if one is due and none is running."""

@@ -46,6 +46,11 @@ class TurnClock:
         if stage not in self._marks:
             self._marks[str(stage)] = self._now() if at is None else at
 
+    def take(self, other: TurnClock) -> None:
+        """Add the marks of `other`, a clock of the same `now`, for stages not yet marked here."""
+        for stage, at in other._marks.items():
+            self.mark(stage, at)
+
     def at(self, stage: str) -> float | None:
         """When `stage` was reached, in seconds of the clock; None if it was not."""
         return self._marks.get(stage)

@@ -97,6 +97,11 @@ class Metrics:
         self.interruptions_total = counter(
             "colloquy_interruptions_total", "Replies that were stopped, by reason", ("reason",)
         )
+        self.speculations_total = counter(
+            "colloquy_speculations_total",
+            "Replies begun on a likely end of turn, by what became of them",
+            ("outcome",),
+        )
         self.errors_total = counter("colloquy_errors_total", "Errors told to clients, by code", ("code",))
         self.queue_dropped_total = counter(
             "colloquy_queue_dropped_total", "Things that a full queue let go, by queue", ("queue",)

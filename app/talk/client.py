@@ -60,7 +60,7 @@ _UNREAD = 10_000
 """Events that wait for a slow reader. Then nothing more is taken from the connection, and the
 server, in time, closes it."""
 
-_ENDED = {1000: "", 4404: "the session has ended", 4408: "", 4409: "", 1008: "", 1009: ""}
+_FINAL = frozenset({1000, 1008, 1009, 4404, 4408, 4409})
 """Close codes after which coming back is no use; the server's reason says why."""
 
 
@@ -100,7 +100,7 @@ class Talk:
 
     async def __aiter__(self) -> AsyncIterator[ServerMessage]:
         while (item := await self._received.get()) is not None:
-            if isinstance(item, ColloquyError):
+            if isinstance(item, Exception):
                 raise item
             self.received_at, message = item
             yield message
@@ -172,10 +172,10 @@ class Talk:
 
     async def _run(self, first: asyncio.Future[None]) -> None:
         """Keep connected until the session is over. `first` is done with the first connection."""
+        ending: Exception | None = None
         try:
             await self._stay(first)
-            ending: ColloquyError | None = None
-        except ColloquyError as error:
+        except Exception as error:  # noqa: BLE001 - raised again where messages are read
             ending = error
         finally:
             self._over = True
@@ -199,9 +199,7 @@ class Talk:
                     raise NoServer(
                         f"the connection was lost and did not come back: {error.message}"
                     ) from error
-                # Jitter, so that all of a server's clients do not come back at the same moment.
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(_LONGEST_WAIT_S, wait * 2)
+                wait = await _pause(wait)
                 continue
             async with socket:
                 if first.done():
@@ -211,18 +209,15 @@ class Talk:
                     first.set_result(None)
                 began = time.monotonic()
                 await self._serve(socket)
-            code, reason = socket.close_code, socket.close_reason
-            if code in _ENDED:
-                if code != 1000:
-                    raise _ended(code, reason or _ENDED[code])
+            if socket.close_code in _FINAL:
+                if socket.close_code != 1000:
+                    raise _ended(socket.close_code, socket.close_reason or "")
                 return
+            await self._give(Notice(seq=self.last_seq, code="RECONNECTING", message="the connection was lost"))
             gone_at = time.monotonic()
             if gone_at - began > _LONGEST_WAIT_S:
                 wait = _FIRST_WAIT_S
-            await self._give(
-                Notice(seq=self.last_seq, code="RECONNECTING", message="the connection was lost, coming back")
-            )
-            await asyncio.sleep(wait * random.uniform(0.0, 1.0))
+            wait = await _pause(wait)
 
     async def _open(self) -> ClientConnection:
         try:
@@ -303,9 +298,16 @@ class Talk:
         await self._received.put((time.monotonic(), message))
 
 
+async def _pause(wait: float) -> float:
+    """Wait up to `wait` seconds and give the next wait. Jitter keeps all of a server's clients from
+    coming back at the same moment."""
+    await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+    return min(_LONGEST_WAIT_S, wait * 2)
+
+
 def _ended(code: int, reason: str) -> ColloquyError:
     if code == 4404:
-        return NotFound(reason)
+        return NotFound(reason or "the session has ended")
     return ColloquyError(f"the server closed the session: {reason or code}")
 
 

@@ -309,3 +309,57 @@ async def test_committed_words_never_change(rig: Rig) -> None:
     assert isinstance(final, events.Final)
     for earlier, later in itertools.pairwise([*committed, final.text]):
         assert later.startswith(earlier)
+
+
+async def test_the_reply_begins_in_the_closing_silence_and_is_adopted(rig: Rig) -> None:
+    outcomes: list[str] = []
+    rig.session._on_speculation = outcomes.append
+    rig.stt.words = "what time is it? and so on".split()
+    await rig.hear(speech(1.0), silence(0.16))
+    while not rig.tts.said:
+        await asyncio.sleep(0.001)
+    # Written and spoken, and nobody has heard of it.
+    assert rig.all(events.ReplyText) == rig.all(events.ReplyAudio) == rig.all(events.Final) == []
+    await rig.hear(silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert outcomes == ["adopted"] and len(rig.llm.asked) == 1
+    assert isinstance(done, events.TurnComplete) and done.reply == rig.llm.text
+    assert done.latency["llm_first_token"] < done.latency["endpoint"]
+    names = rig.names()
+    assert names.index("Final") < names.index("ReplyText")
+    assert "".join(e.text for e in rig.events if isinstance(e, events.ReplyText)) == rig.llm.text
+
+
+async def test_a_reply_begun_too_soon_is_never_heard_of(rig: Rig) -> None:
+    outcomes: list[str] = []
+    rig.session._on_speculation = outcomes.append
+    rig.stt.words = "I like it. no really I do mean it.".split()
+    await rig.hear(speech(0.75), silence(0.16))
+    while not rig.tts.said:
+        await asyncio.sleep(0.001)
+    await rig.hear(speech(1.25), silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert outcomes[0] == "dropped"
+    assert isinstance(done, events.TurnComplete)
+    assert done.transcript == "I like it. no really I do mean"
+    assert [m.content for m in rig.llm.asked[-1] if m.role == "user"] == [done.transcript]
+    assert "".join(e.text for e in rig.events if isinstance(e, events.ReplyText)) == rig.llm.text
+    assert [m.role for m in rig.session.history.messages] == ["user", "assistant"]
+
+
+async def test_guesses_are_bounded(make: Callable[..., Rig]) -> None:
+    rig = make(speculations=1, end_ms=600)
+    rig.stt.words = [f"word{i}." for i in range(30)]
+    for _ in range(4):
+        await rig.hear(speech(0.5), silence(0.16))
+        await asyncio.sleep(0.02)
+    await rig.hear(silence(1.0))
+    await rig.until(events.TurnComplete)
+    assert len(rig.llm.asked) == 2
+
+
+async def test_no_guess_where_the_words_go_on(rig: Rig) -> None:
+    rig.stt.words = "I would like the blue".split()
+    await rig.hear(speech(1.0), silence(0.25))
+    await asyncio.sleep(0.05)
+    assert rig.llm.asked == []

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from app.roles import Word
-from benchmarks.live import Heard
+from benchmarks.common.live import Heard
 from corpus import normalise
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.common import note
+from benchmarks.common.report import note
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)

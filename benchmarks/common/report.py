@@ -1,4 +1,4 @@
-"""What the benchmarks share: what machine this is, percentiles, tables, JSON."""
+"""What machine this is, percentiles, tables, JSON; and how a command ends."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from app import __version__
+from app.cli.errors import explained
+from corpus.fetch import CorpusUnavailable
 
 _PACKAGES = "numpy onnxruntime faster-whisper ctranslate2 xllamacpp websockets uvicorn".split()
 _WIDTH = 118
@@ -27,6 +30,18 @@ console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False
 def note(line: str) -> None:
     """Say on stderr what is going on, so that stdout holds nothing but results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run `main` as a command; a failure that is no bug ends it with one line."""
+    try:
+        typer.run(main)
+    except Exception as error:
+        told = (str(error), 1) if isinstance(error, CorpusUnavailable) else explained(error)
+        if told is None:
+            raise
+        note(told[0])
+        sys.exit(told[1])
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,190 @@
+"""The command line: `colloquy serve | talk | doctor | models | bench`.
+
+Here are the commands and what they take; what they do is in one module each, imported when it is
+run, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="colloquy",
+    help="A voice backend: hears what people say, answers in text and voice.",
+    epilog="Settings are environment variables or lines of a file .env; `colloquy serve --help` tells more.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="The models on this machine: list, fetch, verify.")
+app.add_typer(models_app, name="models")
+
+Language = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Language spoken: en, zh, … or auto to detect it.")
+]
+
+
+def main() -> None:
+    """Entry point of the `colloquy` command. Exit codes: 0 done, 1 failed, 2 wrong use or settings."""
+    for stream in (sys.stdout, sys.stderr):
+        # What people say may not fit a terminal's encoding; that is no reason to stop.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app()
+    except Exception as error:
+        from app.cli.errors import explained
+
+        if (told := explained(error)) is None:
+            raise
+        message, code = told
+        typer.echo(f"colloquy: {message}", err=True)
+        sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from app import __version__
+
+        typer.echo(f"colloquy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; other machines may connect only if API_KEYS is set. [127.0.0.1]"),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [8710]")] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    language: Language = None,
+) -> None:
+    """Start the server and its page.
+
+    Models that are not on this machine are fetched first. Everything else that can be set is an
+    environment variable, such as STT_MODEL_NAME or LLM_BASE_URL; the options win over them.
+    Ctrl-C ends it, a second one at once.
+    """
+    from app.cli.serve import run
+
+    run(host=host, port=port, open_page=open_, language=language)
+
+
+@app.command()
+def talk(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A recording of somebody speaking, of any common format.",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The server. Default: the one on this machine, or one just for now.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Save the reply to this WAV file instead of playing it."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Say this, typed instead of spoken.")] = None,
+    language: Language = None,
+    voice: Annotated[str | None, typer.Option(help="A voice of the server.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each event.")] = False,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="COLLOQUY_API_KEY", help="The server's API key, if it wants one.")
+    ] = None,
+) -> None:
+    """Talk to it: by a recording, a text or the microphone.
+
+    A recording is sent in real time, as if somebody spoke it, and waits where it is answered. Words
+    appear as they are heard, firm ones first; then comes the reply, and where its time went. The
+    reply is played, or saved as FILE.reply.wav where there is no sound card.
+    """
+    from app.cli.talk import Wish, run
+
+    raise typer.Exit(run(Wish(file, text, url, out, language, voice, api_key, json)))
+
+
+@app.command()
+def doctor(
+    verify: Annotated[bool, typer.Option(help="Read and hash the models again.")] = False,
+    speak: Annotated[
+        bool, typer.Option(help="Load the models, speak a sentence and transcribe it again.")
+    ] = False,
+) -> None:
+    """Check what is needed on this machine, and say what to do."""
+    from app.cli.doctor import run
+
+    raise typer.Exit(run(verify=verify, speak=speak))
+
+
+@models_app.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        models_list()
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """All models, and which are here."""
+    from app.cli.models import list_all
+
+    list_all()
+
+
+@models_app.command("fetch")
+def models_fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: what the settings need.")
+    ] = None,
+) -> None:
+    """Fetch models, so that the server need not."""
+    from app.cli.models import fetch
+
+    fetch(names or [])
+
+
+@models_app.command("verify")
+def models_verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are here.")
+    ] = None,
+) -> None:
+    """Read and hash the models again."""
+    from app.cli.models import verify
+
+    raise typer.Exit(verify(names or []))
+
+
+@app.command(
+    # Also --help goes to the benchmark that is named.
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+)
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="The benchmark; without one they are listed.")] = None,
+) -> None:
+    """Measure: run a benchmark with its own arguments, or list them. (Needs a checkout.)"""
+    if name in ("-h", "--help"):
+        typer.echo(context.get_help())
+        return
+    from app.cli.bench import run
+
+    raise typer.Exit(run(name, context.args))

@@ -1,0 +1,169 @@
+"""Plays replies: on the loudspeaker, or as if there were one, into a WAV file.
+
+Both know how much of a reply has been heard by now; `report` tells the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.roles import Misconfigured
+from app.talk.client import Talk
+from app.talk.devices import Device
+
+_REPORT_S = 0.2
+_GAP_S = 0.4
+"""Silence between two replies in the file."""
+
+
+class Player(Protocol):
+    """What plays PCM16 mono at `sample_rate` Hz, a turn after the other."""
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    def play(self, turn_id: str, pcm16: bytes) -> None:
+        """Play this after what came before of the turn."""
+
+    def stop(self) -> None:
+        """Throw away what has not been heard yet."""
+
+    def position(self) -> tuple[str, float] | None:
+        """The turn that plays, or played last, and how many ms of it have been heard."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something left to be heard."""
+
+    def close(self) -> None:
+        """Stop, and free the device."""
+
+
+class Tape:
+    """A player without a loudspeaker: plays by the clock, and keeps what would have been heard."""
+
+    def __init__(self, sample_rate: int = 24000, now: Callable[[], float] = time.monotonic) -> None:
+        self.sample_rate = sample_rate
+        self._now = now
+        self._pcm = bytearray()
+        self._turn: str | None = None
+        self._begin = 0  # of the turn, in _pcm
+        self._until = 0.0
+
+    def play(self, turn_id: str, pcm16: bytes) -> None:
+        if turn_id != self._turn:
+            if self._pcm:
+                self._pcm += bytes(2 * int(_GAP_S * self.sample_rate))
+            self._turn, self._begin = turn_id, len(self._pcm)
+        self._pcm += pcm16
+        self._until = max(self._until, self._now()) + len(pcm16) / 2 / self.sample_rate
+
+    def stop(self) -> None:
+        left = int(max(0.0, self._until - self._now()) * self.sample_rate)
+        del self._pcm[max(self._begin, len(self._pcm) - 2 * left) :]
+        self._until = self._now()
+
+    def position(self) -> tuple[str, float] | None:
+        if self._turn is None:
+            return None
+        given = (len(self._pcm) - self._begin) / 2 / self.sample_rate
+        return self._turn, 1000 * max(0.0, given - max(0.0, self._until - self._now()))
+
+    @property
+    def busy(self) -> bool:
+        return self._now() < self._until
+
+    @property
+    def seconds(self) -> float:
+        """How much there is."""
+        return len(self._pcm) / 2 / self.sample_rate
+
+    def save(self, path: Path) -> None:
+        """Write it as a WAV file. `OSError` if that cannot be."""
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(self.sample_rate)
+            file.writeframes(self._pcm)
+
+    def close(self) -> None:
+        pass
+
+
+class Loudspeaker:
+    """Plays on the sound card. The card's own thread takes what it needs; all else is the caller's."""
+
+    def __init__(self, device: Device) -> None:
+        """Raises `Misconfigured` if the device cannot be opened."""
+        import sounddevice
+
+        self.sample_rate = device.sample_rate
+        self._lock = threading.Lock()
+        self._waiting = bytearray()
+        self._given = 0  # bytes, of all turns
+        self._played = 0
+        self._turn: str | None = None
+        self._begin = 0  # where the turn began, in bytes given
+        try:
+            self._stream = sounddevice.RawOutputStream(
+                samplerate=device.sample_rate, channels=1, dtype="int16", callback=self._fill
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise Misconfigured(f"the loudspeaker {device.name!r} cannot be opened: {error}") from error
+        self._latency_ms = 1000 * float(self._stream.latency)
+
+    def _fill(self, out: Any, frames: int, when: Any, status: Any) -> None:
+        with self._lock:
+            piece = bytes(self._waiting[: len(out)])
+            del self._waiting[: len(piece)]
+            self._played += len(piece)
+        out[: len(piece)] = piece
+        out[len(piece) :] = bytes(len(out) - len(piece))
+
+    def play(self, turn_id: str, pcm16: bytes) -> None:
+        with self._lock:
+            if turn_id != self._turn:
+                self._turn, self._begin = turn_id, self._given
+            self._waiting += pcm16
+            self._given += len(pcm16)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._given -= len(self._waiting)
+            self._waiting.clear()
+
+    def position(self) -> tuple[str, float] | None:
+        with self._lock:
+            if self._turn is None:
+                return None
+            taken = 1000 * (self._played - self._begin) / 2 / self.sample_rate
+            # What the card has taken is heard a little later; a turn that was taken whole ends some time.
+            late = self._latency_ms if self._waiting else 0.0
+            return self._turn, max(0.0, taken - late)
+
+    @property
+    def busy(self) -> bool:
+        with self._lock:
+            return bool(self._waiting)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+async def report(player: Player, talk: Talk) -> None:
+    """Tell the server, five times a second, how much has been heard. Runs until it is cancelled."""
+    told: tuple[str, float] | None = None
+    while True:
+        await asyncio.sleep(_REPORT_S)
+        position = player.position()
+        if position is not None and position != told:
+            told = position
+            await talk.playback(*position)
+

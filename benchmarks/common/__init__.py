@@ -1,0 +1,1 @@
+"""What the benchmarks share; every module beside this folder is a command."""
