@@ -23,7 +23,7 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Role = Literal["vad", "stt", "stt_partial", "llm", "tts"]
+Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts"]
 State = Literal["absent", "fetching", "loading", "ready", "failed"]
 
 
@@ -53,6 +53,13 @@ async def _silero(b: Build) -> Any:
     from app.engines.silero import Silero
 
     return await asyncio.to_thread(Silero, await b.fetch("silero-vad"))
+
+
+async def _smart_turn(b: Build) -> Any:
+    from app.engines.smart_turn import SmartTurn
+
+    path = await b.fetch("smart-turn-v3.2")
+    return await asyncio.to_thread(lambda: SmartTurn(path, b.workers, threads=b.settings.threads))
 
 
 async def _whisper(b: Build) -> Any:
@@ -128,6 +135,7 @@ async def _kokoro(b: Build) -> Any:
 
 PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
     ("vad", "silero"): _silero,
+    ("turn", "smart_turn"): _smart_turn,
     ("stt", "whisper"): _whisper,
     ("stt", "moonshine"): _moonshine,
     ("stt_partial", "whisper"): _whisper,
@@ -145,10 +153,12 @@ def stt_model(s: Settings) -> str:
 
 
 def chosen(s: Settings) -> dict[Role, str]:
-    """The provider of each role; `stt_partial` is "same" where one recogniser does both."""
+    """The provider of each role; "same" where the final recogniser also follows the voice, "none"
+    where nobody has the role."""
     partial = s.stt_partial_provider or ("moonshine" if s.english_only else "same")
     return {
         "vad": s.vad_provider,
+        "turn": s.turn_provider,
         "stt": s.stt_provider,
         "stt_partial": "same" if partial == s.stt_provider else partial,
         "llm": s.llm_provider,
@@ -178,7 +188,7 @@ class Runtime:
             on_wait=lambda u, t: self.metrics.workers_wait_seconds.labels(u.name.lower()).observe(t),
         )
         for role, provider in chosen(s).items():
-            if provider != "same":
+            if provider not in ("same", "none"):
                 self.status[role] = RoleStatus(role, provider)
                 self._begin(role, provider)
 
@@ -246,9 +256,7 @@ class Runtime:
 
     async def role(self, role: Role) -> Any:
         """The engine of one role, once it is loaded; a role that failed is tried again."""
-        task = self._loading.get(role)
-        if task is None:
-            return await self.role("stt")  # stt_partial: the same as the final
+        task = self._loading[role]
         if task.done() and (task.cancelled() or task.exception() is not None):
             self._begin(role, chosen(self.settings)[role])
             task = self._loading[role]
@@ -256,10 +264,16 @@ class Runtime:
 
     async def roles(self) -> RoleSet:
         """All engines, once they are loaded. Raises what the first failure was."""
-        vad, stt, stt_partial, llm, tts = await asyncio.gather(
-            *(self.role(r) for r in ("vad", "stt", "stt_partial", "llm", "tts"))
+        wanted = list(self._loading)
+        engines = dict(zip(wanted, await asyncio.gather(*(self.role(r) for r in wanted)), strict=True))
+        return RoleSet(
+            vad=engines["vad"],
+            stt=engines["stt"],
+            stt_partial=engines.get("stt_partial", engines["stt"]),
+            llm=engines["llm"],
+            tts=engines["tts"],
+            turn=engines.get("turn"),
         )
-        return RoleSet(vad, stt, stt_partial, llm, tts)
 
     async def close(self) -> None:
         """Stop loading and free the engines."""

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     # --- voice activity ---
     vad_provider: Literal["silero"] = Field("silero", description="who detects speech")
 
+    # --- end of turn ---
+    turn_provider: Literal["smart_turn", "none"] = Field(
+        "smart_turn", description="who hears from the voice whether a turn is over; none: silence and words only"
+    )
+
     # --- speech to text ---
     stt_provider: Literal["whisper", "moonshine"] = Field("whisper", description="who gives the final words")
     stt_model_name: str | None = Field(None, description="its model; default: by LANGUAGE")

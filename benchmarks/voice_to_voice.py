@@ -29,7 +29,7 @@ from benchmarks.common.report import (
     spread,
     write_json,
 )
-from benchmarks.common.server import Server, serving, wait_until_healthy
+from benchmarks.common.server import serving
 from corpus import Recording, load, questions, wer
 
 STAGES = {
@@ -188,20 +188,21 @@ def show(result: dict[str, Any]) -> None:
         console.print(f"error: {error}")
 
 
-async def measure(server: Server, sessions: int, turns: int) -> dict[str, Any]:
+async def measure(url: str | None, sessions: int, turns: int) -> dict[str, Any]:
     """Run all sessions at once."""
-    health = await asyncio.to_thread(wait_until_healthy, server.url, None)
-    before = server.cpu_seconds()
-    async with asyncio.TaskGroup() as group:
-        talks = [
-            group.create_task(converse(server.url, n, chosen(n, sessions, turns))) for n in range(sessions)
-        ]
-    after = server.cpu_seconds()
+    async with serving(url) as server:
+        before = server.cpu_seconds()
+        async with asyncio.TaskGroup() as group:
+            talks = [
+                group.create_task(converse(server.url, n, chosen(n, sessions, turns)))
+                for n in range(sessions)
+            ]
+        after = server.cpu_seconds()
     asked = [one for talk in talks for one in talk.result()[0]]
     # The warming turns are turns like any other to the processor.
     spoken = sessions * (turns + 1)
     return {
-        "models": {role["role"]: role["model"] for role in health["roles"]},
+        "models": server.models,
         "server_cpu_seconds_per_turn": None if before is None or after is None else (after - before) / spoken,
         "client_lag_seconds": max(talk.result()[1] for talk in talks),
         "summary": summary(asked),
@@ -224,11 +225,8 @@ def main(
     a level of -40 dBFS. Without --url a server is started, with the settings of
     the environment and data of its own.
     """
-    turns = turns or len(questions())
-    info = machine()
-    with serving(url) as server:
-        measured = asyncio.run(measure(server, sessions, turns))
-    result = {"benchmark": "voice_to_voice", "machine": info, "sessions": sessions} | measured
+    result = {"benchmark": "voice_to_voice", "machine": machine(), "sessions": sessions}
+    result |= asyncio.run(measure(url, sessions, turns or len(questions())))
     show(result)
     write_json(json, result)
 

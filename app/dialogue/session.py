@@ -303,7 +303,8 @@ class Session:
             self._end_speech()
 
     def _end_wait(self) -> float:
-        return end_wait_ms(self._utterance.hypothesis if self._utterance else "", self.config.turn)
+        utterance = self._utterance
+        return end_wait_ms(utterance.hypothesis, self.config.turn, utterance.over) if utterance else 0.0
 
     def _begin_speech(self) -> None:
         assert self._roles is not None
@@ -316,6 +317,7 @@ class Session:
             start,
             stt=self._roles.stt,
             stt_partial=self._roles.stt_partial,
+            turn=self._roles.turn,
             options=SttOptions(self.config.language, self.config.vocabulary),
             owner=self.id,
             on_partial=lambda u: self._emit(Partial(turn.id, u.text, u.committed, u.confidence)),
@@ -406,7 +408,7 @@ class Session:
         turn, config = self._turn, self.config
         if heard is None or turn is None or utterance is not self._utterance or self._reply is not None:
             return
-        unfinished = end_wait_ms(heard.text, config.turn) > config.turn.end_ms
+        unfinished = end_wait_ms(heard.text, config.turn, utterance.over) > config.turn.end_ms
         spent = turn.drafts >= config.turn.speculations
         noise = nobody_said(heard.text, heard.confidence, heard.no_speech, self._detector.voiced_ms)
         if unfinished or spent or noise or self._closed:

@@ -22,6 +22,7 @@ from app.dialogue.guards import cleaned
 from app.roles import (
     SAMPLE_RATE,
     ColloquyError,
+    EndOfTurn,
     Job,
     Samples,
     SpeechToText,
@@ -40,6 +41,8 @@ _CHUNK = 9 * SAMPLE_RATE
 _CHUNK_MAX = 22 * SAMPLE_RATE
 """Without a pause it is cut here, at the quietest spot of the last seconds."""
 _CUT_SEARCH = 4 * SAMPLE_RATE
+_MELODY = 8 * SAMPLE_RATE
+"""As much as the judge of the end of a turn listens to."""
 _TAIL = int(0.1 * SAMPLE_RATE)
 """Sound kept behind the last speech frame: soft final consonants are not voiced."""
 
@@ -65,16 +68,19 @@ class Utterance:
         *,
         stt: SpeechToText,
         stt_partial: SpeechToText,
+        turn: EndOfTurn | None,
         options: SttOptions,
         owner: str,
         on_partial: Callable[[Utterance], None],
     ) -> None:
         self.start = start
         self.confidence = 0.0
+        self.over: float | None = None
+        """How much the voice sounded as if it were done, when it last fell silent (0–1)."""
         self.passes = 0
         self.partials: list[str] = []
         self._audio = audio
-        self._stt, self._stt_partial = stt, stt_partial
+        self._stt, self._stt_partial, self._turn = stt, stt_partial, turn
         self._options = options
         self._owner = owner
         self._on_partial = on_partial
@@ -86,6 +92,7 @@ class Utterance:
         self._step = _STEP
         self._pass: asyncio.Task[None] | None = None
         self._final: asyncio.Task[Transcript] | None = None
+        self._judging: asyncio.Task[None] | None = None
         self._final_end = 0
         self._closing_chunk: asyncio.Task[None] | None = None
 
@@ -138,10 +145,15 @@ class Utterance:
             return
         self._drop_pass()
         self._final_end = speech_end
+        if self._turn is not None:
+            self._judging = asyncio.create_task(self._judge(self._turn))
         self._final = asyncio.create_task(self._run_final(speech_end))
 
     def resumed(self) -> None:
         """Speech goes on. The pass begun in the pause closes a chunk, if that is long enough."""
+        self.over = None
+        if self._judging is not None:
+            self._judging.cancel()
         final, self._final = self._final, None
         if final is None:
             return
@@ -180,7 +192,7 @@ class Utterance:
 
     def cancel(self) -> None:
         """Stop all passes; nothing more is reported."""
-        for task in (self._pass, self._final, self._closing_chunk):
+        for task in (self._pass, self._final, self._closing_chunk, self._judging):
             if task is not None:
                 task.cancel()
 
@@ -215,6 +227,13 @@ class Utterance:
         if (self.text, self.committed) != before:
             self.partials.append(self.text)
             self._on_partial(self)
+
+    async def _judge(self, turn: EndOfTurn) -> None:
+        sound = self._audio.view(max(self.start, self._audio.end - _MELODY), self._audio.end)
+        try:
+            self.over = await turn.probability(sound, Job(self._owner, Urgency.FINAL))
+        except ColloquyError as error:
+            log.warning("the end of a turn was not judged: %s", error.message)
 
     async def _run_final(self, end: int) -> Transcript:
         sound = self._audio.view(self._chunk_start, min(end + _TAIL, self._audio.end))

@@ -13,6 +13,7 @@ from app.roles.errors import (
     TooLarge,
 )
 from app.roles.protocols import (
+    EndOfTurn,
     Engine,
     LanguageModel,
     RoleSet,
@@ -45,6 +46,7 @@ __all__ = [
     "Busy",
     "ChatMessage",
     "ColloquyError",
+    "EndOfTurn",
     "Engine",
     "EngineFailed",
     "EngineInfo",

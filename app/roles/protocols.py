@@ -56,6 +56,15 @@ class Vad(Engine, Protocol):
         ...
 
 
+class EndOfTurn(Engine, Protocol):
+    """Whether a person sounds as if they were done."""
+
+    async def probability(self, audio: Samples, job: Job) -> float:
+        """Probability (0–1) that the turn ends where `audio` ends: float32[n] at 16 kHz, the
+        utterance so far or its last seconds, with the silence that has just begun."""
+        ...
+
+
 class SpeechToText(Engine, Protocol):
     """Batch recognition of up to about 30 s; the dialogue makes it incremental."""
 
@@ -104,10 +113,12 @@ class TextToSpeech(Engine, Protocol):
 @dataclass(frozen=True, slots=True)
 class RoleSet:
     """The engines or clients that serve a dialogue. `stt_partial` follows the voice and may be
-    the same object as `stt`, which gives the final words."""
+    the same object as `stt`, which gives the final words. Without `turn`, silence and words alone
+    decide when a turn is over."""
 
     vad: Vad
     stt: SpeechToText
     stt_partial: SpeechToText
     llm: LanguageModel
     tts: TextToSpeech
+    turn: EndOfTurn | None = None

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio.subprocess import STDOUT, Process, create_subprocess_exec
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import create_server
 from typing import Any
 
-import httpx
-
+from app.roles import EngineFailed
+from app.talk import NoServer, health
 from benchmarks.common.report import note
 
 _ROOT = Path(__file__).parents[2]
+_START_S = 60.0
+_STOP_S = 30.0
+_LOG_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`url` has no slash at its end; `pid` is None where somebody else started it."""
+    """A server whose models are loaded. `models` by role; `pid` is None where somebody else started it."""
 
     url: str
+    models: dict[str, str]
     pid: int | None
 
     def cpu_seconds(self) -> float | None:
@@ -37,66 +42,61 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
 
 
-@contextmanager
-def serving(url: str | None) -> Iterator[Server]:
-    """The server at `url`, or, without one, a fresh server of this checkout: settings from the
-    environment as for any server, a data folder of its own, models loaded."""
+@asynccontextmanager
+async def serving(url: str | None) -> AsyncIterator[Server]:
+    """The server at `url`, or, without one, a fresh one of this checkout (`colloquy serve`): settings
+    from the environment, data of its own. Raises `NoServer`, or `EngineFailed` if a model cannot be had."""
     if url is not None:
-        wait_until_healthy(url.rstrip("/"), None)
-        yield Server(url.rstrip("/"), None)
+        yield Server(url, await _models(url, None), None)
         return
-    with tempfile.TemporaryDirectory(prefix="colloquy-bench-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="colloquy-bench-") as folder,
+        create_server(("127.0.0.1", 0)) as probe,
+    ):
+        port: int = probe.getsockname()[1]
+        probe.close()
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port)]
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"DATA_DIR": f"{folder}/data", "HOST": "127.0.0.1", "PYTHONPATH": path}
         log = Path(folder) / "server.log"
-        port = _free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(port)]
-        command += ["--ws", "websockets-sansio", "--ws-max-size", str(1 << 24), "--log-level", "warning"]
-        environment = os.environ | {"DATA_DIR": f"{folder}/data", "PORT": str(port), "HOST": "127.0.0.1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as out:
-            process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+            process = await create_subprocess_exec(*command, env=environment, stdout=out, stderr=STDOUT)
         try:
-            wait_until_healthy(f"http://127.0.0.1:{port}", process)
-            yield Server(f"http://127.0.0.1:{port}", process.pid)
+            yield Server(url, await _models(url, process), process.pid)
         except BaseException:
-            note(f"the server's last lines:\n{log.read_text(errors='replace')[-2000:]}")
+            note(f"the server's last lines:\n{log.read_text(errors='replace')[-_LOG_CHARACTERS:]}")
             raise
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
+                await asyncio.wait_for(process.wait(), _STOP_S)
+            except TimeoutError:
                 process.kill()
-                process.wait()
+                await process.wait()
 
 
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes] | None) -> dict[str, Any]:
-    """Wait until every model is loaded; what `/health` says then. Exits with a message if the
-    server cannot be reached or a model failed."""
+async def _models(url: str, process: Process | None) -> dict[str, str]:
+    """Wait until every model is loaded; which they are, by role."""
     told = ""
     began = time.monotonic()
     while True:
-        if process is not None and process.poll() is not None:
-            raise SystemExit(f"the server stopped with status {process.returncode}")
+        if process is not None and process.returncode is not None:
+            raise NoServer(f"the server stopped with status {process.returncode}")
         try:
-            health: dict[str, Any] = httpx.get(f"{url}/health", timeout=10).raise_for_status().json()
-        except httpx.HTTPError as error:
-            if process is None or time.monotonic() - began > 60:
-                raise SystemExit(f"no server answers at {url}: {error}") from None
-            time.sleep(0.1)
-            continue
-        if health["status"] == "healthy":
-            return health
-        failed = [f"{r['role']}: {r['message']}" for r in health["roles"] if r["state"] == "failed"]
-        if failed:
-            raise SystemExit("models did not load: " + "; ".join(failed))
-        fetching = ", ".join(r["model"] for r in health["roles"] if r["state"] == "fetching")
-        if fetching and fetching != told:
-            note(f"fetching {fetching}")
-            told = fetching
-        time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+            answer: dict[str, Any] = await health(url)
+        except NoServer:
+            if process is None or time.monotonic() - began > _START_S:
+                raise
+        else:
+            roles = answer["roles"]
+            if answer["status"] == "healthy":
+                return {role["role"]: role["model"] for role in roles}
+            if failed := [f"{r['role']}: {r['message']}" for r in roles if r["state"] == "failed"]:
+                raise EngineFailed("models did not load: " + "; ".join(failed))
+            fetching = ", ".join(role["model"] for role in roles if role["state"] == "fetching")
+            if fetching and fetching != told:
+                note(f"fetching {fetching}")
+                told = fetching
+        await asyncio.sleep(0.2)

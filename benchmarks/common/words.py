@@ -73,7 +73,8 @@ def while_speaking(reference: Sequence[str], ends: dict[int, float], heard: Hear
     first_shown: dict[int, float] = {}
     first_firm: dict[int, float] = {}
     for shown, match, firm_match in zip(heard.shown, matches, firm_matches, strict=True):
-        for first, found in ((first_shown, match), (first_firm, firm_match)):
+        # What is firm is shown: where the two fit differently, both count.
+        for first, found in ((first_shown, match), (first_shown, firm_match), (first_firm, firm_match)):
             for index in found.indexes:
                 if index is not None:
                     first.setdefault(index, shown.at)

@@ -37,7 +37,14 @@ async def test_a_session_that_comes_first_is_told_and_then_served(
         loading = [m for m in wire.seen if m["type"] == "loading"]
         states = {r["state"] for m in loading for r in m["roles"]}
         assert loading and "fetching" in states | {"loading"}
-        assert {r["role"] for r in loading[-1]["roles"]} == {"vad", "stt", "stt_partial", "llm", "tts"}
+        assert {r["role"] for r in loading[-1]["roles"]} == {
+            "vad",
+            "turn",
+            "stt",
+            "stt_partial",
+            "llm",
+            "tts",
+        }
         assert [m["type"] for m in wire.seen].index("session_ready") >= len(loading)
 
 

@@ -51,7 +51,7 @@ async def test_health_says_what_each_role_is(http: httpx.AsyncClient) -> None:
         health = (await http.get(path)).json()
         assert health["status"] == "healthy"
         assert {r["role"]: r["state"] for r in health["roles"]} == dict.fromkeys(
-            ("vad", "stt", "stt_partial", "llm", "tts"), "ready"
+            ("vad", "turn", "stt", "stt_partial", "llm", "tts"), "ready"
         )
 
 

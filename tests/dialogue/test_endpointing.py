@@ -92,6 +92,22 @@ def test_the_words_decide_how_long_silence_must_be(text: str, factor: float) -> 
     assert end_wait_ms(text, TurnConfig(end_ms=500)) == pytest.approx(500 * factor)
 
 
+@pytest.mark.parametrize(
+    ("text", "over", "factor"),
+    [
+        ("What time is it?", 0.95, 0.4),
+        ("What time is it?", 0.5, 0.6),
+        ("What time is it.", 0.2, 1.2),
+        ("What time is it.", 0.05, 1.6),
+        ("turn it off", 0.95, 0.6),
+        ("I would like to", 0.95, 2.4),
+        ("My number is five five five.", 0.95, 1.6),
+    ],
+)
+def test_the_voice_decides_along_with_the_words(text: str, over: float, factor: float) -> None:
+    assert end_wait_ms(text, TurnConfig(end_ms=500), over) == pytest.approx(500 * factor)
+
+
 def test_without_adapting_the_wait_is_the_setting() -> None:
     assert end_wait_ms("and", TurnConfig(end_ms=500, adaptive=False)) == 500
 

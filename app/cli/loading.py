@@ -1,0 +1,79 @@
+"""What is seen in the terminal while models are fetched and loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from rich.console import Console
+
+from app.models import ModelStore
+from app.models.progress import bars
+from app.runtime import Runtime
+
+_POLL_S = 0.1
+_STEP = 0.1
+"""Where nobody watches a terminal, a line for each tenth is enough."""
+
+
+async def show_loading(runtime: Runtime, console: Console) -> list[str]:
+    """Show how far the models of a started runtime are, until each is ready or has failed; gives what
+    failed, in sentences."""
+    with ExitStack() as stack:
+        update: Callable[[str, float, str], None] | None = None
+        if console.is_terminal:
+            stack.enter_context(console.status("loading models ..."))
+            stack.enter_context(logs_above())
+        while any(s.state not in ("ready", "failed") for s in runtime.status.values()):
+            fetching = [s for s in runtime.status.values() if s.state == "fetching"]
+            if fetching and update is None:
+                # Only one live display at a time: the bars take the place of "loading".
+                stack.close()
+                names = list(dict.fromkeys(s.model for s in fetching))
+                console.print(f"Fetching {len(names)} of the models; they are kept in {runtime.settings.models_dir}")
+                update = stack.enter_context(_shown(runtime, names, console))
+            if update is not None:
+                for status in runtime.status.values():
+                    update(status.model, status.progress, status.message)
+            await asyncio.sleep(_POLL_S)
+    return [f"{s.role}: {s.message}" for s in runtime.status.values() if s.state == "failed"]
+
+
+@contextmanager
+def _shown(runtime: Runtime, names: list[str], console: Console) -> Iterator[Callable[[str, float, str], None]]:
+    """Bars in a terminal, lines elsewhere, for the models called `names`; others are ignored."""
+    known = set(names)
+    if console.is_terminal:
+        store = ModelStore(runtime.settings.models_dir)
+        with bars(store, names, console) as bar, logs_above():
+            yield lambda name, done, message: bar(name, done, message) if name in known else None
+        return
+    told = dict.fromkeys(names, -_STEP)
+
+    def line(name: str, done: float, message: str) -> None:
+        if name in known and (done >= told[name] + _STEP or (done == 1 and told[name] < 1)):
+            told[name] = done
+            console.print(f"{name}: {done:.0%} {message}".rstrip())
+
+    yield line
+
+
+@contextmanager
+def logs_above() -> Iterator[None]:
+    """Log lines go above a live display instead of through it. Enter after the display, which has by
+    then put its own stream in the place of stderr."""
+    ours = [
+        h
+        for h in logging.getLogger().handlers
+        if isinstance(h, logging.StreamHandler) and h.stream is sys.__stderr__
+    ]
+    for handler in ours:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in ours:
+            handler.setStream(sys.__stderr__)
