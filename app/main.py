@@ -17,7 +17,7 @@ from app.api import errors, health, rest, sessions, socket
 from app.api.context import Context
 from app.dialogue.manager import SessionManager
 from app.dialogue.selfcheck import self_check
-from app.roles import ColloquyError
+from app.roles import ChatMessage, ColloquyError, Job
 from app.runtime import Runtime
 from app.security.access import Access, load_secret
 from app.settings import Settings
@@ -92,7 +92,9 @@ async def _check(context: Context) -> None:
     """Once all models are there, see that they work together."""
     try:
         roles = await context.runtime.roles()
-        result = await self_check(roles, context.default_config().language)
+        config = context.default_config()
+        result = await self_check(roles, config.language)
+        await roles.llm.prepare([ChatMessage("system", config.instructions)], Job("self-check"))
     except ColloquyError as error:
         log.warning("the self-check did not pass: %s", error.message)
         return

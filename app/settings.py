@@ -15,7 +15,6 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-
 class Settings(BaseSettings):
     """All settings. Unknown variables are ignored, wrong values stop the start."""
 
@@ -65,7 +64,8 @@ class Settings(BaseSettings):
 
     # --- end of turn ---
     turn_provider: Literal["smart_turn", "none"] = Field(
-        "smart_turn", description="who hears from the voice whether a turn is over; none: silence and words only"
+        "smart_turn",
+        description="who hears from the voice whether a turn is over; none: silence and words only",
     )
 
     # --- speech to text ---

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.errors import load_settings
 from app.engines.moonshine import Moonshine
 from app.engines.silero import Silero
 from app.engines.whisper import Whisper
@@ -199,7 +200,7 @@ def _share(rows: Sequence[dict[str, Any]], part: str, whole: str) -> float | Non
 
 async def measure(chosen: Sequence[Recording], *, paced: bool) -> dict[str, Any]:
     """All systems on the same recordings."""
-    settings = Settings()
+    settings = load_settings()
     workers = Workers(settings.threads, reserved=1)
     engines = await load_engines(settings, workers)
     try:

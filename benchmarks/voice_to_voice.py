@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,15 +62,14 @@ class Asked:
     def seconds(self) -> float | None:
         """The figure: last spoken sample to first audible sample received."""
         answer = self.exchange.answer
-        return (
-            None
-            if answer is None or answer.first_audible is None
-            else answer.first_audible - self.exchange.spoken
-        )
+        first = answer.first_audible if answer else None
+        return None if first is None else first - self.exchange.spoken
 
     @property
     def stages(self) -> dict[str, float]:
-        """Seconds each stage took; they add up to `seconds`. Empty where the clock has gaps."""
+        """Seconds each stage took after those before it were done: what was ready in time, because it
+        was begun in the closing silence, took none. They add up to `seconds`. Empty where the clock has
+        gaps."""
         answer, total = self.exchange.answer, self.seconds
         if answer is None or total is None or answer.stopped_at_ms is None:
             return {}
@@ -77,7 +77,7 @@ class Asked:
         if any(math.isnan(mark) for mark in marks):
             return {}
         voice_end = answer.stopped_at_ms - self.exchange.spoken_ms
-        taken = [b - a for a, b in zip([0.0, *marks], marks, strict=False)]
+        taken = [later - earlier for earlier, later in pairwise(accumulate([0.0, *marks], max))]
         rest = total * 1000 - voice_end - marks[-1]
         return {name: t / 1000 for name, t in zip(STAGES, [voice_end, *taken, rest], strict=True)}
 

@@ -15,9 +15,10 @@ import typer
 app = typer.Typer(
     name="colloquy",
     help="A voice backend: hears what people say, answers in text and voice.",
-    epilog="Settings are environment variables or lines of a file .env; `colloquy serve --help` tells more.",
+    epilog="Settings are environment variables, or lines of a file .env here, such as PORT=8080.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,7 +68,7 @@ def _root(
 def serve(
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on; other machines may connect only if API_KEYS is set. [127.0.0.1]"),
+        typer.Option(help="Address; beyond this machine API_KEYS must be set. [127.0.0.1]"),
     ] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one. [8710]")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -89,7 +90,7 @@ def talk(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             exists=True,
             dir_okay=False,
             readable=True,
@@ -152,7 +153,7 @@ def models_list() -> None:
 @models_app.command("fetch")
 def models_fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: what the settings need.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Default: what the settings need.")
     ] = None,
 ) -> None:
     """Fetch models, so that the server need not."""
@@ -164,7 +165,7 @@ def models_fetch(
 @models_app.command("verify")
 def models_verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are here.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Default: all that are here.")
     ] = None,
 ) -> None:
     """Read and hash the models again."""

@@ -31,7 +31,8 @@ def run(name: str | None, arguments: list[str]) -> int:
     if name not in found:
         typer.echo(f"colloquy: there is no benchmark {name!r}; there are: {', '.join(found)}", err=True)
         return 2
-    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def _about(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ class Tally:
         self._all: dict[str, Exchange] = {}
         self.failure = ""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Exchange]:
         return iter(self._all.values())
 
     @property
@@ -97,6 +98,11 @@ class Tally:
     def state(self) -> State:
         """What goes on."""
         return self.open[-1].state if self.open else "listening"
+
+    def hang_up(self) -> None:
+        """The person leaves: nothing more is wanted of turns that are not over."""
+        for turn in self.open:
+            turn.dropped = True
 
     def take(self, message: ServerMessage, at: float) -> Exchange | None:
         """Note what `message` says, which came at `at`; gives the turn that it is about."""
@@ -130,11 +136,12 @@ class Tally:
             case ErrorOut():
                 turn.failure = message.message
             case TurnComplete():
-                turn.complete, turn.latency = True, message.latency
-                turn.said, turn.reply, turn.interrupted = message.transcript, message.reply, message.interrupted
+                turn.complete, turn.interrupted = True, message.interrupted
+                turn.said, turn.reply, turn.latency = message.transcript, message.reply, message.latency
         return turn
 
 
 def _audible(sound: Sound) -> bool:
     """Whether PCM16 holds anything to be heard."""
-    return any(len(p) and int(np.abs(np.frombuffer(p, "<i2").astype(np.int32)).max()) >= _AUDIBLE for p in sound.packets)
+    samples = np.frombuffer(b"".join(sound.packets), "<i2").astype(np.int32)
+    return bool((np.abs(samples) >= _AUDIBLE).any())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
 from app.models import ModelStore
-from app.models.progress import bars
+from app.models.progress import Update, bars
 from app.runtime import Runtime
 
 _POLL_S = 0.1
@@ -23,7 +23,7 @@ async def show_loading(runtime: Runtime, console: Console) -> list[str]:
     """Show how far the models of a started runtime are, until each is ready or has failed; gives what
     failed, in sentences."""
     with ExitStack() as stack:
-        update: Callable[[str, float, str], None] | None = None
+        update: Update | None = None
         if console.is_terminal:
             stack.enter_context(console.status("loading models ..."))
             stack.enter_context(logs_above())
@@ -33,7 +33,9 @@ async def show_loading(runtime: Runtime, console: Console) -> list[str]:
                 # Only one live display at a time: the bars take the place of "loading".
                 stack.close()
                 names = list(dict.fromkeys(s.model for s in fetching))
-                console.print(f"Fetching {len(names)} of the models; they are kept in {runtime.settings.models_dir}")
+                console.print(
+                    f"Fetching {len(names)} models into {runtime.settings.models_dir}", soft_wrap=True
+                )
                 update = stack.enter_context(_shown(runtime, names, console))
             if update is not None:
                 for status in runtime.status.values():
@@ -43,7 +45,7 @@ async def show_loading(runtime: Runtime, console: Console) -> list[str]:
 
 
 @contextmanager
-def _shown(runtime: Runtime, names: list[str], console: Console) -> Iterator[Callable[[str, float, str], None]]:
+def _shown(runtime: Runtime, names: list[str], console: Console) -> Iterator[Update]:
     """Bars in a terminal, lines elsewhere, for the models called `names`; others are ignored."""
     known = set(names)
     if console.is_terminal:

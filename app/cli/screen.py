@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -14,7 +15,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from app.api.messages import (
+    ErrorOut,
     Interrupted,
+    Loading,
+    Notice,
     ServerMessage,
     SpeechStarted,
     TranscriptionFinal,
@@ -56,6 +60,21 @@ def screen_for(tally: Tally, as_json: bool) -> Screen:
     return LiveScreen(console, tally) if console.is_terminal else LineScreen(console)
 
 
+def _told(note: Callable[[str], None], message: ServerMessage, before: str) -> str:
+    """Tell what is not about a turn, but not the same thing twice; gives what was told last."""
+    match message:
+        case Notice() | ErrorOut():
+            text = message.message
+        case Loading():
+            states = [f"{r.role} {r.state} {r.progress:.0%}" for r in message.roles if r.state != "ready"]
+            text = f"the server still loads its models: {', '.join(states)}"
+        case _:
+            return before
+    if text != before:
+        note(text)
+    return text
+
+
 def _turn_over(console: Console, turn: Exchange) -> None:
     """What stays on the screen below a turn."""
     if turn.failure:
@@ -76,6 +95,7 @@ class LiveScreen:
         self._spinner = Spinner("dots")
         self._stack = ExitStack()
         self._turn: Exchange | None = None
+        self._told = ""
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=12, transient=True)
 
     def __enter__(self) -> LiveScreen:
@@ -96,10 +116,12 @@ class LiveScreen:
     def _lines(self, turn: Exchange) -> list[RenderableType]:
         lines: list[RenderableType] = []
         if turn.firm or turn.soft:
-            lines.append(Text.assemble((f"{'you':<{_NAME}}", "bold cyan"), turn.firm, (turn.soft, "dim italic")))
+            who = f"{'you':<{_NAME}}", "bold cyan"
+            lines.append(Text.assemble(who, turn.firm, (turn.soft, "dim italic")))
         if turn.reply:
             cut = (" [interrupted]", "yellow") if turn.interrupted else ""
-            lines.append(Text.assemble((f"{'colloquy':<{_NAME}}", "bold green"), turn.reply, cut))
+            who = f"{'colloquy':<{_NAME}}", "bold green"
+            lines.append(Text.assemble(who, turn.reply, cut))
         return lines
 
     def show(self, message: ServerMessage, turn: Exchange | None) -> None:
@@ -115,8 +137,8 @@ class LiveScreen:
                 self._turn = turn
             elif self._turn is turn:
                 self._turn = None
-        elif message.type in ("notice", "error"):
-            self.note(message.message)  # type: ignore[union-attr]
+        else:
+            self._told = _told(self.note, message, self._told)
 
     def note(self, text: str) -> None:
         self._console.print(Text(text, "yellow"))
@@ -132,7 +154,7 @@ class LineScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._said: dict[str, str] = {}
+        self._told = ""
 
     def __enter__(self) -> LineScreen:
         self._began = time.monotonic()
@@ -163,8 +185,8 @@ class LineScreen:
             case TurnComplete() if turn is not None:
                 self._line("answered", turn.reply + (" [interrupted]" if turn.interrupted else ""))
                 _turn_over(self._console, turn)
-            case _ if message.type in ("notice", "error"):
-                self.note(message.message)  # type: ignore[union-attr]
+            case _:
+                self._told = _told(self.note, message, self._told)
 
     def note(self, text: str) -> None:
         self._line("note", text)
@@ -199,4 +221,5 @@ class JsonScreen:
 
     def end(self, tally: Tally, saved: str | None) -> None:
         turns = [turn.summary() for turn in tally if not turn.dropped]
-        self._print({"type": "summary", "turns": turns, "failure": tally.failure or None, "reply_file": saved})
+        summary = {"turns": turns, "failure": tally.failure or None, "reply_file": saved}
+        self._print({"type": "summary", **summary})

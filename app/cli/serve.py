@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import webbrowser
 from types import FrameType
@@ -12,12 +13,12 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
+from rich.text import Text
 
 from app.cli.errors import load_settings
 from app.cli.loading import show_loading
 from app.cli.server import build_app, config, listen, page_url
 from app.observability.logs import configure
-from app.settings import Settings
 
 
 def run(*, host: str | None, port: int | None, open_page: bool, language: str | None) -> None:
@@ -29,12 +30,13 @@ def run(*, host: str | None, port: int | None, open_page: bool, language: str | 
     with listen(settings.host, settings.port) as listener:
         # In a terminal a line for each request would hide what matters.
         server = _Server(config(app, access_log=as_json or settings.log_level == "DEBUG"))
-        # uvicorn puts these back and raises the signal again when it is done: being asked to end is no failure.
+        # uvicorn puts these back when it is done and raises the signal again: being asked to end
+        # is no failure.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: None)
         url = page_url(settings.host, listener.getsockname()[1])
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_serve(server, app, settings, url, open_page, [listener]))
+            runner.run(_serve(server, listener, app, url, open_page))
 
 
 class _Server(uvicorn.Server):
@@ -46,32 +48,27 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def _serve(
-    server: uvicorn.Server, app: FastAPI, settings: Settings, url: str, open_page: bool, listeners: list[object]
-) -> None:
-    announcing = asyncio.create_task(_announce(server, app, settings, url, open_page))
+async def _serve(server: _Server, listener: socket.socket, app: FastAPI, url: str, open_page: bool) -> None:
+    announcing = asyncio.create_task(_announce(server, app, url, open_page))
     try:
-        await server.serve(sockets=listeners)  # type: ignore[arg-type]
+        await server.serve(sockets=[listener])
     finally:
         announcing.cancel()
         await asyncio.gather(announcing, return_exceptions=True)
 
 
-async def _announce(
-    server: uvicorn.Server, app: FastAPI, settings: Settings, url: str, open_page: bool
-) -> None:
-    while not server.started:
+async def _announce(server: _Server, app: FastAPI, url: str, open_page: bool) -> None:
+    """Show how the models come, then say where the page is."""
+    while not server.started:  # noqa: ASYNC110 - uvicorn has only this flag
         await asyncio.sleep(0.05)
-    failed = await show_loading(app.state.context.runtime, Console(stderr=True))
+    runtime = app.state.context.runtime
+    failed = await show_loading(runtime, Console(stderr=True, highlight=False))
     console = Console(soft_wrap=True, highlight=False)
     for sentence in failed:
-        console.print(f"[bold red]Not ready:[/] {sentence}", style=None)
+        console.print(Text(f"Not ready: {sentence}", "red"))
     console.print(f"\nColloquy listens at [bold cyan]{url}[/]  (Ctrl-C ends it)\n")
-    if not settings.on_loopback:
-        console.print("Other machines can connect too, with a key of API_KEYS.")
-    if open_page:
-        if not has_display() or not await asyncio.to_thread(webbrowser.open, url):
-            console.print("There is no browser to open here: open that page yourself.")
+    if open_page and (not has_display() or not await asyncio.to_thread(webbrowser.open, url)):
+        console.print("There is no browser to open here: open that page yourself.")
 
 
 def has_display() -> bool:

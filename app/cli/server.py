@@ -34,7 +34,7 @@ def build_app(settings: Settings) -> FastAPI:
         return create_app(settings)
     except OSError as error:
         raise Misconfigured(
-            f"DATA_DIR={settings.data_dir} cannot be used ({error.strerror}): make it writable or choose another"
+            f"DATA_DIR={settings.data_dir} cannot be used: {error.strerror}. Choose a folder of your own"
         ) from error
 
 
@@ -63,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(_who_has(page_url(host, port), port)) from error
         if error.errno == errno.EACCES:
-            raise Misconfigured(f"PORT={port} needs special rights: choose one above 1023, as --port 8710") from error
+            raise Misconfigured(f"PORT={port} needs special rights: choose one above 1023") from error
         raise Misconfigured(f"cannot listen on HOST={host} PORT={port}: {error.strerror}") from error
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from app.api.messages import Interrupted, Loading, SessionReady, SpeechStopped
-from app.cli.errors import explained, load_settings
-from app.cli.exchange import Exchange, Tally
+from app.api.messages import Interrupted, SessionReady, SpeechStopped
+from app.cli.errors import load_settings
+from app.cli.exchange import Tally
 from app.cli.screen import Screen, screen_for
 from app.observability.logs import configure
-from app.roles import SAMPLE_RATE, BadInput, ColloquyError, EngineFailed
+from app.roles import SAMPLE_RATE, BadInput, EngineFailed
 from app.settings import Settings
 from app.talk import NoServer, Pace, Recording, Sound, Talk, connect, health
 from app.talk.devices import Devices, find, microphone
@@ -54,20 +53,18 @@ def run(wish: Wish) -> int:
         raise BadInput("give a FILE or --text, not both")
     if wish.text is not None and not wish.text.strip():
         raise BadInput("--text has no words")
-    folder = (wish.out or Path("x")).parent
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"the reply cannot be saved in {folder.resolve()}: give --out a file that can be written")
     settings = load_settings(language=wish.language)
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level, json=False)
     tally = Tally()
-    talker = _Talker(wish, settings, tally)
     try:
-        asyncio.run(talker.run())
+        asyncio.run(_Talker(wish, settings, tally).run())
     except KeyboardInterrupt:
-        # How a talk by microphone ends; a recording or text that was cut off is not answered.
+        # How a talk by microphone ends; a recording or a text that was cut off has no answer.
         if wish.file is not None or wish.text is not None:
             return 130
-    return 0 if tally.answered and not tally.failure and not any(t.failure for t in tally) else 1
+        tally.hang_up()
+    failed = tally.failure or any(t.open or t.failure for t in tally)
+    return 0 if tally.answered and not failed else 1
 
 
 class _Talker:
@@ -77,37 +74,47 @@ class _Talker:
         self._wish = wish
         self._settings = settings
         self._tally = tally
+        self._by_microphone = wish.file is None and wish.text is None
+        self._out = wish.out or Path(f"{wish.file.stem}.reply.wav" if wish.file else "reply.wav")
+        self._devices = Devices(None, None)
+        self._player: Player = Tape()
+        self._ready = asyncio.Event()
         self._pace: Pace | None = None
-        self._sent: list[float] = []  # when each 20 ms of the microphone were sent
+        self._heard_at: list[float] = []  # when each 20 ms of the microphone were sent
         self._typed_at: float | None = None
-        self._last_news = time.monotonic()
+        self._news_at = time.monotonic()
 
     async def run(self) -> None:
-        wish = self._wish
-        if wish.file is not None:
-            # Before anything is started: a file that is no recording is told at once.
-            self._pace = Pace(await Recording.load(wish.file))
-        by_microphone = wish.file is None and wish.text is None
-        devices = Devices(None, None)
-        if by_microphone or wish.out is None:
-            devices = await asyncio.to_thread(find)
-        if by_microphone and devices.microphone is None:
-            raise BadInput(
-                f"{devices.problem}. Give a recording (colloquy talk FILE) or words (colloquy talk --text \"Hello\")"
-            )
+        """Talk until all is said and answered. What was heard is saved however it ends."""
+        await self._prepare()
         async with AsyncExitStack() as stack:
             url, api_key = await stack.enter_async_context(self._server())
-            player: Player = Tape()
-            if wish.out is None and devices.speaker is not None:
-                player = Loudspeaker(devices.speaker)
-            stack.callback(player.close)
-            talk = await stack.enter_async_context(connect(url, self._session(player, devices), api_key))
-            screen = stack.enter_context(screen_for(self._tally, wish.json))
+            if self._wish.out is None and self._devices.speaker is not None:
+                self._player = Loudspeaker(self._devices.speaker)
+                stack.callback(self._player.close)
+            talk = await stack.enter_async_context(connect(url, self._session(), api_key))
+            screen = screen_for(self._tally, self._wish.json)
             try:
-                await self._converse(talk, player, screen, devices)
+                with screen:
+                    await self._converse(talk, screen)
             finally:
-                screen.__exit__()
-                screen.end(self._tally, self._save(player))
+                screen.end(self._tally, self._save())
+
+    async def _prepare(self) -> None:
+        """Refuse what cannot be before anything is started."""
+        wish = self._wish
+        if wish.file is not None:
+            self._pace = Pace(await Recording.load(wish.file))
+        if self._by_microphone or wish.out is None:
+            self._devices = await asyncio.to_thread(find)
+        if self._by_microphone and self._devices.microphone is None:
+            raise BadInput(
+                f"{self._devices.problem}. Without a microphone give a recording, as `colloquy talk FILE`, "
+                'or words, as `colloquy talk --text "Hello"`'
+            )
+        will_save = wish.out is not None or self._devices.speaker is None
+        if will_save and not os.access(self._out if self._out.exists() else self._out.parent, os.W_OK):
+            raise BadInput(f"the reply cannot be saved as {self._out}: give --out a file that can be written")
 
     # --- the server ----------------------------------------------------------------------------
 
@@ -134,66 +141,54 @@ class _Talker:
         else:
             yield url, key
 
-    def _session(self, player: Player, devices: Devices) -> dict[str, Any]:
+    def _session(self) -> dict[str, Any]:
         """The session's settings."""
-        wish = self._wish
-        rate = devices.microphone.sample_rate if self._by_microphone and devices.microphone else SAMPLE_RATE
+        wish, microphone = self._wish, self._devices.microphone
+        rate = microphone.sample_rate if self._by_microphone and microphone else SAMPLE_RATE
         asked = {"language": wish.language, "voice": wish.voice}
         return {name: value for name, value in asked.items() if value is not None} | {
             "audio_in": {"codec": "pcm16", "sample_rate": rate},
-            "audio_out": {"codec": "pcm16", "sample_rate": player.sample_rate, "binary": True},
+            "audio_out": {"codec": "pcm16", "sample_rate": self._player.sample_rate, "binary": True},
         }
-
-    @property
-    def _by_microphone(self) -> bool:
-        return self._wish.file is None and self._wish.text is None
 
     # --- the talk ------------------------------------------------------------------------------
 
-    async def _converse(self, talk: Talk, player: Player, screen: Screen, devices: Devices) -> None:
+    async def _converse(self, talk: Talk, screen: Screen) -> None:
         """Until all is said and answered, the session ends, or this is cancelled."""
-        ready = asyncio.Event()
-        listening = asyncio.create_task(self._listen(talk, player, screen, ready))
-        others = [
-            asyncio.create_task(self._speak(talk, screen, devices, ready)),
-            asyncio.create_task(report(player, talk)),
-            asyncio.create_task(self._until_over(player)),
-        ]
-        tasks = [listening, *others]
+        ending = {
+            asyncio.create_task(self._listen(talk, screen)),
+            asyncio.create_task(self._until_over()),
+        }
+        speaking = asyncio.create_task(self._speak(talk, screen))
+        reporting = asyncio.create_task(report(self._player, talk))
         try:
-            waiting = {listening, others[0], others[2]}
-            while not (listening.done() or others[2].done()):
+            waiting = ending | {speaking}
+            while ending <= waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:
+            tasks = [*ending, speaking, reporting]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if talk.lost_s:
             screen.note(f"{talk.lost_s:.0f} s of sound were lost while the server was away")
 
-    async def _listen(self, talk: Talk, player: Player, screen: Screen, ready: asyncio.Event) -> None:
-        told = ""
+    async def _listen(self, talk: Talk, screen: Screen) -> None:
+        """Take what the server says; ends with the session."""
         async for message in talk:
-            self._last_news = time.monotonic()
-            if isinstance(message, SessionReady):
-                ready.set()
-            if isinstance(message, Loading):
-                states = ", ".join(f"{r.role} {r.state} {r.progress:.0%}" for r in message.roles if r.state != "ready")
-                if not self._wish.json and states != told:
-                    told = states
-                    screen.note(f"the server still loads its models: {states}")
-                    continue
+            self._news_at = time.monotonic()
             turn = self._tally.take(message, talk.received_at)
             if turn is not None and turn.voice_ended is None:
                 turn.voice_ended = self._voice_ended(message)
             if isinstance(message, Sound):
-                player.play(message.turn_id, b"".join(message.packets))
+                self._player.play(message.turn_id, b"".join(message.packets))
             elif isinstance(message, Interrupted):
-                player.stop()
-            if not isinstance(message, SessionReady | Loading) or self._wish.json:
-                screen.show(message, turn)
+                self._player.stop()
+            elif isinstance(message, SessionReady):
+                self._ready.set()
+            screen.show(message, turn)
 
     def _voice_ended(self, message: object) -> float | None:
         """When the last sound that the person made before the reply was sent."""
@@ -203,54 +198,53 @@ class _Talker:
             return None
         if self._pace is None:
             frame = int(message.at_ms / 20)
-            return self._sent[frame] if frame < len(self._sent) else None
+            return self._heard_at[frame] if frame < len(self._heard_at) else None
         reached = self._pace.sample_at(message.at_ms)
         last = self._pace.recording.last_speech(before=reached + _LATER)
         return None if last is None else self._pace.sent_at(last)
 
-    async def _speak(self, talk: Talk, screen: Screen, devices: Devices, ready: asyncio.Event) -> None:
-        await ready.wait()
+    async def _speak(self, talk: Talk, screen: Screen) -> None:
+        await self._ready.wait()
         if self._wish.text is not None:
             self._typed_at = time.monotonic()
             await talk.text(self._wish.text)
         elif self._pace is not None:
             await self._pace.run(talk.send_audio)
-        elif devices.microphone is not None:
-            screen.note("Speak; Ctrl-C ends. With a loudspeaker in the room wear headphones: it hears itself.")
-            async with aclosing(microphone(devices.microphone)) as frames:
+        elif self._devices.microphone is not None:
+            screen.note("Speak. Ctrl-C ends. Wear headphones, or the reply hears itself and stops.")
+            async with aclosing(microphone(self._devices.microphone)) as frames:
                 async for frame in frames:
-                    self._sent.append(time.monotonic())
+                    self._heard_at.append(time.monotonic())
                     await talk.send_audio(frame)
 
-    async def _until_over(self, player: Player) -> None:
-        """Returns when everything has been said, answered and heard. The recording waits meanwhile
+    async def _until_over(self) -> None:
+        """Returns when everything has been said, answered and heard. Meanwhile the recording waits
         where it is answered."""
+        await self._ready.wait()
         quiet_since: float | None = None
         while True:
             await asyncio.sleep(_POLL_S)
             now = time.monotonic()
-            turns = self._tally.open
+            turns, playing = self._tally.open, self._player.busy
             if self._pace is not None:
-                self._pace.hold = player.busy or any(t.state in ("thinking", "speaking") for t in turns)
-            if (turns or self._typed_at) and not self._tally.answered and now - self._last_news > _SILENT_S:
+                self._pace.hold = playing or any(t.state in ("thinking", "speaking") for t in turns)
+            if (turns or not self._answered_text()) and now - self._news_at > _SILENT_S:
                 raise EngineFailed(f"the server has said nothing for {_SILENT_S:.0f} s")
-            if turns or player.busy or not self._all_said():
+            said = self._pace is not None and self._pace.finished.is_set()
+            if turns or playing or not (said or (self._typed_at and self._answered_text())):
                 quiet_since = None
                 continue
             quiet_since = quiet_since or now
-            if self._pace is None or now - quiet_since > _AFTER_S:
+            if self._typed_at or now - quiet_since > _AFTER_S:
                 return
 
-    def _all_said(self) -> bool:
-        if self._pace is not None:
-            return self._pace.finished.is_set()
-        return self._typed_at is not None and any(t.complete for t in self._tally)
+    def _answered_text(self) -> bool:
+        """Whether there is no typed text that waits for its turn to be over."""
+        return self._typed_at is None or any(t.complete for t in self._tally)
 
-    def _save(self, player: Player) -> str | None:
+    def _save(self) -> str | None:
         """Put the reply where it was asked for; gives where that is."""
-        if not isinstance(player, Tape) or not player.seconds:
+        if not isinstance(self._player, Tape) or not self._player.seconds:
             return None
-        name = f"{self._wish.file.stem}.reply.wav" if self._wish.file else "reply.wav"
-        path = self._wish.out or Path(name)
-        player.save(path)
-        return str(path)
+        self._player.save(self._out)
+        return str(self._out)

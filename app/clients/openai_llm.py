@@ -43,6 +43,9 @@ class OpenAiLlm:
         """Close the connections."""
         await self._client.close()
 
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+        """Nothing: reading ahead would be billed."""
+
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[str, None]:

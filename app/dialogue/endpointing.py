@@ -122,7 +122,8 @@ _GOES_ON = frozenset(
     """.split()
 )
 _FINISHED = re.compile(r"[.?!。？！…]['\"”’)]*$")
-_TRAILS_OFF = re.compile(r"(\.\.\.|…|,|-|—|，|、)$")
+_TRAILS_OFF = re.compile(r"(\.\.\.|…|-|—)$")
+_COMMA = re.compile(r"[,，、]$")
 _DICTATED = re.compile(
     r"(\d[\d\s.,-]*|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|oh))[.,]?$", re.I
 )
@@ -148,6 +149,9 @@ def end_wait_ms(text: str, config: TurnConfig, over: float | None = None) -> flo
         return config.end_ms * 2.4
     if len(bare) > 2 and _DICTATED.search(text) and not asked:
         return config.end_ms * 1.6
+    if _COMMA.search(text):
+        # Recognisers put one at the end of many a whole sentence: the voice knows better.
+        return config.end_ms * (1.0 if over is not None and over >= _SURE else 2.4)
     finished = bool(_FINISHED.search(text))
     if over is None:
         return config.end_ms * (0.6 if finished else 1.0)

@@ -44,7 +44,18 @@ from app.dialogue.reply import Reply
 from app.dialogue.utterance import FinalWords, Utterance
 from app.observability.clock import Stage, TurnClock
 from app.observability.logs import bind, new_trace_id
-from app.roles import SAMPLE_RATE, BadInput, ColloquyError, RoleSet, Samples, SttOptions, VadStream, Word
+from app.roles import (
+    SAMPLE_RATE,
+    BadInput,
+    ColloquyError,
+    Job,
+    RoleSet,
+    Samples,
+    SttOptions,
+    Urgency,
+    VadStream,
+    Word,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +65,8 @@ _POST_ROLL = int(0.2 * SAMPLE_RATE)
 _INBOX_S = 60.0
 _MAX_UTTERANCE = 300 * SAMPLE_RATE
 _LAST_WORDS_S = 15.0
+_READ_AHEAD = 16
+"""New firm characters worth reading ahead."""
 _RETRY_S = 5.0
 
 
@@ -132,6 +145,9 @@ class Session:
         self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
         # A reply begun on a likely end of the turn: what it answers, itself, its task.
         self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
+        # What the language model has been given to read ahead, and the task that does it.
+        self._read = ""
+        self._reading: asyncio.Task[None] | None = None
         self._finishing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -320,11 +336,29 @@ class Session:
             turn=self._roles.turn,
             options=SttOptions(self.config.language, self.config.vocabulary),
             owner=self.id,
-            on_partial=lambda u: self._emit(Partial(turn.id, u.text, u.committed, u.confidence)),
+            on_partial=lambda u: self._hear_partial(turn, u),
         )
+        self._read_ahead("")
         if self.config.turn.interrupt:
             self.interrupt("speech")
         self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
+
+    def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
+        self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
+        self._read_ahead(utterance.committed)
+
+    def _read_ahead(self, firm: str) -> None:
+        """Let the language model read what is firm while the person still speaks."""
+        new = len(firm) - len(self._read)
+        if self._reading is not None and not self._reading.done():
+            return
+        if firm and new < _READ_AHEAD:
+            return
+        assert self._roles is not None
+        llm, config = self._roles.llm, self.config
+        messages = self.history.window(config.instructions, llm, config.max_reply_tokens, asking=firm)
+        self._read = firm
+        self._reading = self._spawn(llm.prepare(messages, Job(self.id, Urgency.PARTIAL)))
 
     def _committed(self) -> None:
         if self._utterance is None:
@@ -477,6 +511,9 @@ class Session:
     async def _run_reply(self, turn: Turn, reply: Reply, messages: list[Any]) -> None:
         with bind(trace_id=turn.trace_id):
             try:
+                if self._reading is not None and not self._reading.done():
+                    # The model's cache of what it reads can be used once it has read it.
+                    await asyncio.wait([self._reading])
                 await reply.run(messages)
             except Exception:  # a bug must not end the session silently
                 log.exception("a reply failed")

@@ -83,13 +83,6 @@ class Llama:
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
         stop = threading.Event()
-        body = {
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "stream": True,
-            "max_tokens": options.max_tokens,
-            "temperature": options.temperature,
-            "cache_prompt": True,
-        }
 
         def put(item: str | BaseException | None) -> None:
             if not loop.is_closed():
@@ -99,28 +92,16 @@ class Llama:
             if stop.is_set():
                 return True
             try:
-                self._take(chunk, put)
+                if text := _text_of(chunk):
+                    put(text)
             except EngineFailed as error:
                 put(error)
                 return True
             return False
 
-        def work() -> None:
-            try:
-                self._server.handle_chat_completions(body, on_chunk)
-                put(None)
-            except Exception as error:  # noqa: BLE001 - whatever the library throws
-                put(EngineFailed(f"the language model failed: {error}"))
-
-        await self._slots.acquire()
-        # The slot is held until the thread ends, not until the caller leaves: a cancelled reply
-        # occupies llama.cpp up to its next token.
-        try:
-            running = loop.run_in_executor(self._threads, work)
-        except BaseException:
-            self._slots.release()
-            raise
-        running.add_done_callback(lambda _: self._slots.release())
+        body = _body(messages) | {"max_tokens": options.max_tokens, "temperature": options.temperature}
+        running = await self._start(lambda: self._server.handle_chat_completions(body, on_chunk))
+        running.add_done_callback(lambda ended: put(_failure(ended)))
         try:
             while (piece := await pieces.get()) is not None:
                 if isinstance(piece, BaseException):
@@ -129,9 +110,46 @@ class Llama:
         finally:
             stop.set()
 
-    @staticmethod
-    def _take(chunk: Any, put: Callable[[str], None]) -> None:
-        if "error" in chunk:
-            raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
-        if (choices := chunk.get("choices")) and (text := choices[0]["delta"].get("content")):
-            put(text)
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+        """Read `messages` into the cache, so that a reply to what begins like them starts sooner.
+        Costs the same work as reading them later would."""
+        if self._slots.locked():
+            return
+        body = _body(messages) | {"max_tokens": 0}
+        await asyncio.wait(
+            [await self._start(lambda: self._server.handle_chat_completions(body, lambda c: False))]
+        )
+
+    async def _start(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run `work` on a thread once there is a slot. The slot is held until the thread ends, not
+        until the caller leaves: a cancelled reply occupies llama.cpp up to its next token."""
+        await self._slots.acquire()
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except BaseException:
+            self._slots.release()
+            raise
+        running.add_done_callback(lambda _: self._slots.release())
+        return running
+
+
+def _body(messages: Sequence[ChatMessage]) -> dict[str, Any]:
+    return {
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "stream": True,
+        "cache_prompt": True,
+    }
+
+
+def _text_of(chunk: Any) -> str:
+    """The text in a chunk of the stream. Raises `EngineFailed` for an error in it."""
+    if "error" in chunk:
+        raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
+    choices = chunk.get("choices")
+    return str(choices[0]["delta"].get("content") or "") if choices else ""
+
+
+def _failure(ended: asyncio.Future[Any]) -> EngineFailed | None:
+    if ended.cancelled() or (error := ended.exception()) is None:
+        return None
+    return EngineFailed(f"the language model failed: {error}")

@@ -69,6 +69,10 @@ class MeasuredLlm:
         """Close the engine."""
         await self._inner.close()
 
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+        """See `LanguageModel`."""
+        await self._inner.prepare(messages, job)
+
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[str, None]:

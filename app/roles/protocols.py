@@ -85,6 +85,11 @@ class LanguageModel(Engine, Protocol):
         """Tokens in `text`; an estimate is fine if it errs high."""
         ...
 
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+        """A conversation that will soon be asked about, as far as it is known: a model in process
+        reads it ahead, others need not do anything. Failing is no error."""
+        ...
+
     def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[str, None]:

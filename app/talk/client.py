@@ -86,9 +86,8 @@ class Talk:
         self.lost_s = 0.0
         self._url = socket_url
         self._rate = rate
-        self._received: asyncio.Queue[tuple[float, ServerMessage] | ColloquyError | None] = asyncio.Queue(
-            _UNREAD
-        )
+        self._received: asyncio.Queue[tuple[float, ServerMessage] | Exception | None]
+        self._received = asyncio.Queue(_UNREAD)
         self._outgoing: deque[tuple[float, str | bytes]] = deque()
         self._outgoing_s = 0.0
         self._news = asyncio.Event()
@@ -213,8 +212,9 @@ class Talk:
                 if socket.close_code != 1000:
                     raise _ended(socket.close_code, socket.close_reason or "")
                 return
-            await self._give(Notice(seq=self.last_seq, code="RECONNECTING", message="the connection was lost"))
             gone_at = time.monotonic()
+            lost = Notice(seq=self.last_seq, code="RECONNECTING", message="connection lost, coming back")
+            await self._received.put((gone_at, lost))
             if gone_at - began > _LONGEST_WAIT_S:
                 wait = _FIRST_WAIT_S
             wait = await _pause(wait)
@@ -293,9 +293,6 @@ class Talk:
                     packets.append(base64.b64decode(message.data))
                 message = Sound.model_construct(**dict(message), packets=tuple(packets))
             await self._received.put((came, message))
-
-    async def _give(self, message: ServerMessage) -> None:
-        await self._received.put((time.monotonic(), message))
 
 
 async def _pause(wait: float) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,13 @@ def find() -> Devices:
             return Devices(None, None, "the package sounddevice is not installed: install colloquy[mic]")
         except OSError:
             return Devices(
-                None, None, "the library PortAudio is missing: install libportaudio2 (Debian, Ubuntu) or portaudio"
+                None, None, "the library PortAudio is missing: install libportaudio2 (Debian, Ubuntu)"
             )
         microphone = _device(sounddevice, "input", _RATES_IN)
         speaker = _device(sounddevice, "output", _RATES_OUT)
-    missing = [what for what, device in (("microphone", microphone), ("loudspeaker", speaker)) if device is None]
-    return Devices(microphone, speaker, f"this machine has no {' and no '.join(missing)}" if missing else "")
+    found = {"microphone": microphone, "loudspeaker": speaker}
+    missing = " and no ".join(what for what, device in found.items() if device is None)
+    return Devices(microphone, speaker, f"this machine has no {missing}" if missing else "")
 
 
 def _device(sounddevice: Any, kind: str, rates: tuple[int, ...]) -> Device | None:
@@ -65,7 +66,7 @@ def _device(sounddevice: Any, kind: str, rates: tuple[int, ...]) -> Device | Non
     return None
 
 
-async def microphone(device: Device) -> AsyncIterator[bytes]:
+async def microphone(device: Device) -> AsyncGenerator[bytes, None]:
     """What the default microphone hears: PCM16 mono at `device.sample_rate`, 20 ms a piece, until the
     iterator is closed."""
     import sounddevice

@@ -166,4 +166,3 @@ async def report(player: Player, talk: Talk) -> None:
         if position is not None and position != told:
             told = position
             await talk.playback(*position)
-

@@ -78,7 +78,7 @@ def _speech_blocks(samples: Samples) -> npt.NDArray[np.bool_]:
     level = 10 * np.log10(np.maximum(power, 1e-12))
     loud, floor = float(np.percentile(level, 95)), float(np.percentile(level, 10))
     threshold = max(loud - _BELOW_LOUD_DB, min(floor + _ABOVE_FLOOR_DB, loud - _ABOVE_FLOOR_DB))
-    speech = level >= max(threshold, _QUIETEST_SPEECH_DBFS)
+    speech: npt.NDArray[np.bool_] = level >= max(threshold, _QUIETEST_SPEECH_DBFS)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speech, [False]]).astype(np.int8)))
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
         if end - begin < _SHORTEST_BLOCKS:

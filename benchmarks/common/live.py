@@ -100,6 +100,7 @@ async def hear(sound: Sound, stt: SpeechToText, stt_partial: SpeechToText, *, pa
                 start,
                 stt=stt,
                 stt_partial=stt_partial,
+                turn=None,
                 options=_OPTIONS,
                 owner="benchmark",
                 on_partial=on_partial,

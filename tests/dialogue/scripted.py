@@ -72,11 +72,15 @@ class ScriptedLlm:
         self.text = text
         self.pause = 0.0
         self.asked: list[list[ChatMessage]] = []
+        self.prepared: list[str] = []
         self.running = 0
         self.fails_after: int | None = None
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
+
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+        self.prepared.append(messages[-1].content)
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job

@@ -82,6 +82,7 @@ def test_the_wait_is_asked_anew_while_silence_lasts() -> None:
         ("I want the red one and.", 2.4),
         ("Well, um", 2.4),
         ("I was thinking...", 2.4),
+        ("red, green,", 2.4),
         ("My number is five five five.", 1.6),
         ("Call 415 555", 1.6),
         ("turn it off", 1.0),
@@ -101,6 +102,8 @@ def test_the_words_decide_how_long_silence_must_be(text: str, factor: float) -> 
         ("What time is it.", 0.05, 1.6),
         ("turn it off", 0.95, 0.6),
         ("I would like to", 0.95, 2.4),
+        ("one for me,", 0.95, 1.0),
+        ("one for me,", 0.5, 2.4),
         ("My number is five five five.", 0.95, 1.6),
     ],
 )

@@ -363,3 +363,17 @@ async def test_no_guess_where_the_words_go_on(rig: Rig) -> None:
     await rig.hear(speech(1.0), silence(0.25))
     await asyncio.sleep(0.05)
     assert rig.llm.asked == []
+
+
+async def test_the_language_model_reads_ahead_while_the_person_speaks(rig: Rig) -> None:
+    rig.stt.words = [f"something{i}" for i in range(40)]
+    for _ in range(12):
+        await rig.hear(speech(0.25))
+        await asyncio.sleep(0.005)
+    await rig.hear(silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete)
+    firm = [text for text in rig.llm.prepared if text.startswith("something")]
+    assert len(firm) >= 2
+    # Only words that are sure to stay: anything else would be read for nothing.
+    assert all(done.transcript.startswith(text) for text in firm)
