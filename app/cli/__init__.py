@@ -180,7 +180,9 @@ def models_verify(
 )
 def bench(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The benchmark; without one they are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The benchmark; without one they are listed.")
+    ] = None,
 ) -> None:
     """Measure: run a benchmark with its own arguments, or list them. (Needs a checkout.)"""
     if name in ("-h", "--help"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
@@ -15,8 +15,6 @@ from app.models.progress import Update, bars
 from app.runtime import Runtime
 
 _POLL_S = 0.1
-_STEP = 0.1
-"""Where nobody watches a terminal, a line for each tenth is enough."""
 
 
 async def show_loading(runtime: Runtime, console: Console) -> list[str]:
@@ -47,20 +45,25 @@ async def show_loading(runtime: Runtime, console: Console) -> list[str]:
 @contextmanager
 def _shown(runtime: Runtime, names: list[str], console: Console) -> Iterator[Update]:
     """Bars in a terminal, lines elsewhere, for the models called `names`; others are ignored."""
-    known = set(names)
-    if console.is_terminal:
-        store = ModelStore(runtime.settings.models_dir)
-        with bars(store, names, console) as bar, logs_above():
-            yield lambda name, done, message: bar(name, done, message) if name in known else None
+    if not console.is_terminal:
+        yield progress_lines(names, console)
         return
-    told = dict.fromkeys(names, -_STEP)
+    known = set(names)
+    with bars(ModelStore(runtime.settings.models_dir), names, console) as bar, logs_above():
+        yield lambda name, done, message: bar(name, done, message) if name in known else None
+
+
+def progress_lines(names: Sequence[str], console: Console) -> Update:
+    """Like `models.progress.bars`, as a line for each tenth of each of `names`."""
+    told = dict.fromkeys(names, -1)
 
     def line(name: str, done: float, message: str) -> None:
-        if name in known and (done >= told[name] + _STEP or (done == 1 and told[name] < 1)):
-            told[name] = done
-            console.print(f"{name}: {done:.0%} {message}".rstrip())
+        tenth = int(done * 10)
+        if name in told and tenth > told[name]:
+            told[name] = tenth
+            console.print(f"{name}: {done:.0%} {message}".rstrip(), soft_wrap=True)
 
-    yield line
+    return line
 
 
 @contextmanager

@@ -57,14 +57,14 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except socket.gaierror as error:
-        raise Misconfigured(f"HOST={host} is no address of this machine: {error.strerror}") from error
     except OSError as error:
+        # Python puts the address into the text, for which we have words of our own.
+        reason = (error.strerror or str(error)).partition(" (while ")[0]
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(_who_has(page_url(host, port), port)) from error
         if error.errno == errno.EACCES:
-            raise Misconfigured(f"PORT={port} needs special rights: choose one above 1023") from error
-        raise Misconfigured(f"cannot listen on HOST={host} PORT={port}: {error.strerror}") from error
+            reason += ", choose a port above 1023"
+        raise Misconfigured(f"cannot listen on HOST={host} PORT={port}: {reason}") from error
 
 
 def _who_has(url: str, port: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from app.api.messages import SessionCreated, SessionSettings
 from app.roles import BadInput, Busy, ColloquyError, NotAllowed, NotFound, TooLarge
 
+_HOST = re.compile(r"[\w.:%-]+$")
 _TIMEOUT = httpx.Timeout(30, connect=5)
 
 
@@ -28,7 +30,7 @@ def base_url(url: str) -> str:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     try:
-        good = scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = scheme in ("http", "https") and parts.port != 0 and bool(_HOST.match(parts.hostname or ""))
     except ValueError:  # a port that is no number
         good = False
     if not good:

@@ -1,0 +1,218 @@
+"""The talk page in a real Chromium whose microphone is a recording."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import shutil
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import corpus
+import httpx
+import numpy as np
+import pytest
+from conftest import Server
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+FLAGS = [
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+]
+AUSTEN = "had he married a more amiable woman he might have been made still more respectable than he was"
+TAP = """
+window.played = [];
+window.__colloquyTap = (samples, turn) => { window.played.push([turn, Array.from(samples)]); };
+"""
+
+
+def chromium() -> str:
+    """The browser that the tests drive."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "the page's tests need Chromium: apt-get install chromium (scripts/test does it)"
+    return found
+
+
+def spoken(path: Path, name: str) -> Path:
+    """A recording as a microphone gives it: a moment of silence, the words, long silence."""
+    [found] = [r for r in corpus.recordings() if r.id == name]
+    sound = np.concatenate([np.zeros(16000 * 2, np.float32), corpus.load(found), np.zeros(16000 * 30, np.float32)])
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    microphone = spoken(tmp_path / "microphone.wav", "austen-920")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium(), args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
+    context = await browser.new_context(locale="en-US", permissions=["microphone"])
+    page = await context.new_page()
+    page.set_default_timeout(30_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    await page.add_init_script(TAP)
+    await page.goto(server.url)
+    yield page
+    await context.close()
+    assert problems == []
+
+
+async def heard(page: Page, server: Server) -> str:
+    """What the page played, transcribed again."""
+    played: list[Any] = await page.evaluate("window.played.map(([turn, samples]) => samples)")
+    sound = np.concatenate([np.asarray(p, np.float32) for p in played])
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(24000)
+        out.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        answer = await http.post("/stt", files={"file": ("played.wav", file.getvalue())})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["text"])
+
+
+async def test_what_is_said_appears_and_the_answer_is_heard(page: Page, server: Server) -> None:
+    await page.get_by_test_id("mic").click()
+    final = page.get_by_test_id("transcript-final").first
+    await expect(final).to_be_visible(timeout=60_000)
+    assert corpus.wer(AUSTEN, await final.inner_text()) < 0.2
+    reply = page.get_by_test_id("reply").first
+    await expect(reply).not_to_be_empty()
+    headline = page.locator("#waterfall-headline")
+    await expect(headline).to_contain_text("ms", timeout=60_000)
+    await expect(page.get_by_test_id("state")).to_contain_text("Listening", timeout=30_000)
+    text = await reply.inner_text()
+    assert corpus.wer(text, await heard(page, server)) < 0.4
+
+
+async def test_the_firm_and_the_soft_words_are_shown_while_speaking(page: Page) -> None:
+    await page.get_by_test_id("mic").click()
+    committed = page.get_by_test_id("transcript-committed").first
+    await expect(committed).to_contain_text("Had he married", ignore_case=True, timeout=60_000)
+    level = page.get_by_test_id("level")
+    await expect(level).to_be_visible()
+    await expect(level).not_to_have_attribute("aria-valuenow", "0")
+
+
+async def test_a_typed_question_and_the_stop_button(page: Page) -> None:
+    await page.get_by_test_id("text-input").fill("Count from one to thirty in words.")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_test_id("reply").first).not_to_be_empty()
+    await page.wait_for_function("window.played.length > 0")
+    await page.get_by_test_id("stop").click()
+    await page.wait_for_timeout(300)
+    before = await page.evaluate("window.played.length")
+    await page.wait_for_timeout(700)
+    assert await page.evaluate("window.played.length") == before
+    await expect(page.get_by_test_id("state")).not_to_contain_text("Speaking")
+
+
+class Line:
+    """A line to the server that can be cut: a TCP proxy on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.down = False
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer))
+        self._writers -= {writer, far_writer}
+
+    @staticmethod
+    async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        """Break every connection; none can be made until `down` is false again."""
+        self.down = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        self.cut()
+        self._server.close()
+        await self._server.wait_closed()
+
+
+@pytest.fixture
+async def line(server: Server) -> AsyncIterator[Line]:
+    line = Line(int(server.url.rsplit(":", 1)[1]))
+    await line.start()
+    yield line
+    await line.stop()
+
+
+async def test_a_line_that_breaks_in_the_middle_of_a_reply_loses_nothing(
+    browser: Browser, server: Server, line: Line
+) -> None:
+    page = await browser.new_page(locale="en-US")
+    await page.add_init_script(TAP)
+    await page.goto(line.url)
+    await page.get_by_test_id("text-input").fill("Count from one to fifteen in words.")
+    await page.keyboard.press("Enter")
+    await page.wait_for_function("window.played.length > 0")
+    line.cut()
+    banner = page.get_by_test_id("banner")
+    await expect(banner).to_be_visible()
+    await expect(banner).to_contain_text("econnect")
+    line.down = False
+    await expect(banner).to_be_hidden(timeout=30_000)
+    await expect(page.get_by_test_id("state")).to_contain_text("Microphone off", timeout=40_000)
+    text = await page.get_by_test_id("reply").first.inner_text()
+    assert corpus.wer(text, await heard(page, server)) < 0.4
+    await page.close()
+
+
+async def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, server: Server) -> None:
+    context = await browser.new_context(
+        locale="zh-CN", viewport={"width": 360, "height": 740}, permissions=["microphone"], has_touch=True
+    )
+    page = await context.new_page()
+    await page.goto(server.url)
+    await expect(page.get_by_test_id("mic")).to_be_visible()
+    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert any("\u4e00" <= c <= "\u9fff" for c in await page.inner_text("body"))
+    box = await page.get_by_test_id("mic").bounding_box()
+    assert box is not None and min(box["width"], box["height"]) >= 44
+    await context.close()
