@@ -143,6 +143,10 @@ function receive(message) {
       return;
     case "turn_complete":
       if (Object.keys(message.latency).length) latency = message.latency;
+      if (state.speaking === message.turn_id && !player.running) {
+        player.stop(message.turn_id); // it would only be heard much too late
+        dispatch({ type: "drained", turnId: message.turn_id });
+      }
       return showWaterfall();
     case "notice":
       return toasts.show("notice", has(`notice.${message.code}`) ? t(`notice.${message.code}`) : message.message);

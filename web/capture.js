@@ -49,7 +49,7 @@ export class Microphone {
         track.stop();
         void context.close();
       };
-      await context.resume();
+      void context.resume(); // not awaited: without any sound device Firefox never answers
     } catch (error) {
       for (const track of stream.getTracks()) track.stop();
       throw error;

@@ -40,6 +40,11 @@ export class Player {
     void this.#context?.resume();
   }
 
+  /** False while the browser holds the sound back, or there is nothing to play it on. */
+  get running() {
+    return this.#context?.state === "running";
+  }
+
   /**
    * @param {string} turnId
    * @param {Float32Array} samples

@@ -14,7 +14,8 @@ from app.api.messages import SessionSettings
 from app.dialogue.config import SessionConfig, default_instructions
 from app.dialogue.events import Event, Failed, Interrupted
 from app.dialogue.manager import SessionManager
-from app.dialogue.session import Session, Turn
+from app.dialogue.session import Session
+from app.dialogue.turn import Turn
 from app.observability.metrics import Metrics
 from app.runtime import Runtime
 from app.security.access import Access

@@ -4,8 +4,7 @@ One state machine over events, whatever the wire. Sound and requests come in thr
 everything that happens goes out through the `Outbox`. All of it runs on one event loop; model
 work is awaited, so state changes only between awaits. Invariants:
 
-* at most one reply is running, and a stopped one can never be heard from again: it speaks
-  through `_Turn`s that are closed when they are complete;
+* at most one reply is running, and a stopped one can never be heard from again (`answers`);
 * history holds what was said and what was heard, nothing else;
 * whatever is said while models load or a socket is away waits in the inbox, in order.
 """
@@ -17,18 +16,16 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from app.audio.buffer import AudioBuffer
+from app.dialogue.answers import Answers
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
 from app.dialogue.events import (
     Event,
     Failed,
     Final,
-    Interrupted,
     Notice,
     Partial,
     Reason,
@@ -40,7 +37,7 @@ from app.dialogue.events import (
 from app.dialogue.guards import doubtful, nobody_said
 from app.dialogue.history import History
 from app.dialogue.outbox import Outbox
-from app.dialogue.reply import Reply
+from app.dialogue.turn import Turn
 from app.dialogue.utterance import FinalWords, Utterance
 from app.observability.clock import Stage, TurnClock
 from app.observability.logs import bind, new_trace_id
@@ -48,13 +45,10 @@ from app.roles import (
     SAMPLE_RATE,
     BadInput,
     ColloquyError,
-    Job,
     RoleSet,
     Samples,
     SttOptions,
-    Urgency,
     VadStream,
-    Word,
 )
 
 log = logging.getLogger(__name__)
@@ -65,44 +59,7 @@ _POST_ROLL = int(0.2 * SAMPLE_RATE)
 _INBOX_S = 60.0
 _MAX_UTTERANCE = 300 * SAMPLE_RATE
 _LAST_WORDS_S = 15.0
-_READ_AHEAD = 16
-"""New firm characters worth reading ahead."""
 _RETRY_S = 5.0
-
-
-@dataclass(slots=True)
-class Turn:
-    """One exchange, from the first sound or key press to the last sound of the answer."""
-
-    source: Literal["speech", "text"]
-    clock: TurnClock
-    number: int = 0
-    """Counts from 1 in the order of history; 0 until the turn is part of it."""
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    trace_id: str = field(default_factory=new_trace_id)
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    transcription_id: str | None = None
-    transcript: str = ""
-    words: tuple[Word, ...] = ()
-    language: str = "en"
-    confidence: float | None = None
-    partials: tuple[str, ...] = ()
-    recording: Samples | None = None
-    reply_text: str = ""
-    heard: str = ""
-    audio_ms: float = 0.0
-    interrupted: bool = False
-    failed: bool = False
-    complete: bool = False
-    stream_text: bool = True
-    drafts: int = 0
-    """How many replies were begun on a guess that the turn is over."""
-
-    @property
-    def latency(self) -> dict[str, float]:
-        """Milliseconds from the end of speech (or from the typed text) to each stage."""
-        spoken = self.clock.at(Stage.SPEECH_END) is not None
-        return self.clock.ms_since(Stage.SPEECH_END if spoken else Stage.ENDPOINT)
 
 
 class _Commit:
@@ -126,7 +83,6 @@ class Session:
         self.id = session_id
         self.config = config
         self.outbox = Outbox()
-        self.history = History()
         self._get_roles = roles
         self._on_turn = on_turn
         self._on_event = on_event
@@ -139,15 +95,9 @@ class Session:
         self._detector = TurnDetector(config.turn, self._end_wait)
         self._roles: RoleSet | None = None
         self._ready = asyncio.Event()
-        self._turns = 0
+        self._answers: Answers | None = None
         self._turn: Turn | None = None
         self._utterance: Utterance | None = None
-        self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
-        # A reply begun on a likely end of the turn: what it answers, itself, its task.
-        self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
-        # What the language model has been given to read ahead, and the task that does it.
-        self._read = ""
-        self._reading: asyncio.Task[None] | None = None
         self._finishing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -190,32 +140,28 @@ class Session:
     def interrupt(self, reason: Reason) -> None:
         """Stop the reply, if one is running: its client is told at once, history keeps what was
         heard, and the engines' work for it is cancelled."""
-        if self._reply is None:
-            return
-        turn, reply, task = self._reply
-        turn.interrupted = True
-        self._settle(turn, reply)
-        self._emit(Interrupted(turn.id, reason, turn.heard))
-        self._complete(turn)
-        task.cancel()
+        if self._answers is not None:
+            self._answers.interrupt(reason)
 
     def played(self, turn_id: str, ms: float) -> None:
         """The client has played `ms` of that turn's reply. Reports of old turns are ignored."""
-        if self._reply is not None and self._reply[0].id == turn_id:
-            self._reply[1].played(ms)
+        if self._answers is not None:
+            self._answers.played(turn_id, ms)
 
     def configure(self, config: SessionConfig) -> None:
         """Change the settings, from the next utterance or reply on."""
         self.config = config
         self._detector.config = config.turn
+        if self._answers is not None:
+            self._answers.config = config
 
     @property
     def state(self) -> Literal["loading", "listening", "hearing", "thinking", "speaking"]:
         """What the session is at, for pages and logs."""
-        if not self._ready.is_set():
+        if self._answers is None:
             return "loading"
-        if self._reply is not None:
-            return "speaking" if self._reply[1].sent_ms else "thinking"
+        if (state := self._answers.state) is not None:
+            return state
         if self._utterance is not None:
             return "hearing"
         return "thinking" if self._finishing.locked() else "listening"
@@ -244,9 +190,20 @@ class Session:
 
     async def _listen(self) -> None:
         with bind(session_id=self.id):
-            self._roles = await self._when_ready()
+            roles = self._roles = await self._when_ready()
+            self._answers = Answers(
+                self.id,
+                self.config,
+                roles,
+                emit=self._emit,
+                fail=self._fail,
+                done=self._complete,
+                spawn=self._spawn,
+                on_draft=self._on_speculation,
+                now=self._now,
+            )
             self._ready.set()
-            stream = self._roles.vad.stream()
+            stream = roles.vad.stream()
             while True:
                 item = await self._inbox.get()
                 try:
@@ -314,7 +271,7 @@ class Session:
             self._spawn(self._speculate(self._utterance))
         elif signal is Signal.RESUMED:
             self._utterance.resumed()
-            self._drop_draft()
+            self._replies.drop_draft()
         elif signal is Signal.ENDED:
             self._end_speech()
 
@@ -338,27 +295,14 @@ class Session:
             owner=self.id,
             on_partial=lambda u: self._hear_partial(turn, u),
         )
-        self._read_ahead("")
+        self._replies.read_ahead("")
         if self.config.turn.interrupt:
             self.interrupt("speech")
         self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
 
     def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
         self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
-        self._read_ahead(utterance.committed)
-
-    def _read_ahead(self, firm: str) -> None:
-        """Let the language model read what is firm while the person still speaks."""
-        new = len(firm) - len(self._read)
-        if self._reading is not None and not self._reading.done():
-            return
-        if firm and new < _READ_AHEAD:
-            return
-        assert self._roles is not None
-        llm, config = self._roles.llm, self.config
-        messages = self.history.window(config.instructions, llm, config.max_reply_tokens, asking=firm)
-        self._read = firm
-        self._reading = self._spawn(llm.prepare(messages, Job(self.id, Urgency.PARTIAL)))
+        self._replies.read_ahead(utterance.committed)
 
     def _committed(self) -> None:
         if self._utterance is None:
@@ -382,6 +326,7 @@ class Session:
     # --- answering -----------------------------------------------------------------------------
 
     async def _answer_speech(self, turn: Turn, utterance: Utterance, end: int, voiced_ms: float) -> None:
+        replies = self._replies
         # In order of speech: a second utterance may end while the first is still transcribed.
         with bind(trace_id=turn.trace_id):
             async with self._finishing:
@@ -389,8 +334,8 @@ class Session:
                     final = await utterance.finish(end)
                 except ColloquyError as error:
                     turn.failed = True
-                    self._drop_draft()
-                    self._number(turn)
+                    replies.drop_draft()
+                    replies.note(turn)
                     self._fail(error, turn)
                     self._complete(turn)
                     return
@@ -399,21 +344,20 @@ class Session:
                 turn.clock.mark(Stage.STT_FINAL)
                 if nobody_said(final.text, final.confidence, final.no_speech, voiced_ms):
                     turn.complete = True
-                    self._drop_draft()
+                    replies.drop_draft()
                     self._emit(TurnDropped(turn.id, "no words were recognised"))
                     return
                 self._transcribed(turn, utterance, final)
                 talking_again = self._utterance is not None and self.config.turn.interrupt
                 if talking_again or self._closed:
                     # One answer to both, or nobody there to hear it.
-                    self._drop_draft()
-                    self.interrupt("speech")
-                    self._number(turn)
-                    self.history.user(turn.transcript)
+                    replies.drop_draft()
+                    replies.interrupt("speech")
+                    replies.note(turn)
                     turn.interrupted = True
                     self._complete(turn)
                     return
-                self._begin_reply(turn)
+                replies.begin(turn)
 
     def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords) -> None:
         turn.transcript, turn.words = final.text, final.words
@@ -434,109 +378,18 @@ class Session:
     async def _answer_text(self, turn: Turn) -> None:
         await self._ready.wait()
         async with self._finishing:
-            self._begin_reply(turn)
+            self._replies.begin(turn)
 
     async def _speculate(self, utterance: Utterance) -> None:
         """Begin the reply while the closing silence lasts, if the words look finished."""
         heard = await utterance.preview()
-        turn, config = self._turn, self.config
-        if heard is None or turn is None or utterance is not self._utterance or self._reply is not None:
+        turn, config = self._turn, self.config.turn
+        if heard is None or turn is None or utterance is not self._utterance or self._closed:
             return
-        unfinished = end_wait_ms(heard.text, config.turn, utterance.over) > config.turn.end_ms
-        spent = turn.drafts >= config.turn.speculations
-        noise = nobody_said(heard.text, heard.confidence, heard.no_speech, self._detector.voiced_ms)
-        if unfinished or spent or noise or self._closed:
+        if end_wait_ms(heard.text, config, utterance.over) > config.end_ms:
             return
-        turn.drafts += 1
-        reply = self._new_reply(turn, heard.language)
-        self._draft = heard.text, reply, self._run(turn, reply, heard.text)
-
-    def _drop_draft(self) -> None:
-        """The reply begun on a guess is not wanted; nobody has heard of it."""
-        draft, self._draft = self._draft, None
-        if draft is not None:
-            draft[2].cancel()
-            self._on_speculation("dropped")
-
-    def _take_draft(self, turn: Turn) -> tuple[Reply, asyncio.Task[None]] | None:
-        """The reply begun on a guess, if it answers what was said after all."""
-        if self._draft is not None:
-            text, reply, task = self._draft
-            if reply.turn_id == turn.id and text == turn.transcript and not task.done():
-                self._draft = None
-                self._on_speculation("adopted")
-                return reply, task
-        self._drop_draft()
-        return None
-
-    def _begin_reply(self, turn: Turn) -> None:
-        # First what was heard of the last reply, then what was said to it.
-        self.interrupt("text" if turn.source == "text" else "speech")
-        draft = self._take_draft(turn)
-        if draft is None:
-            reply = self._new_reply(turn, turn.language)
-            draft = reply, self._run(turn, reply, turn.transcript)
-        self._number(turn)
-        self.history.user(turn.transcript)
-        self._reply = (turn, *draft)
-        draft[0].adopt()
-
-    def _new_reply(self, turn: Turn, language: str) -> Reply:
-        assert self._roles is not None
-
-        def emit(event: Event) -> None:
-            # A stopped reply may still have a piece in hand; it must not be heard.
-            if not turn.complete:
-                self._emit(event)
-
-        return Reply(
-            turn.id,
-            self._roles,
-            self.config,
-            owner=self.id,
-            language=language,
-            stream_text=turn.stream_text,
-            emit=emit,
-            now=self._now,
-        )
-
-    def _run(self, turn: Turn, reply: Reply, asking: str) -> asyncio.Task[None]:
-        assert self._roles is not None
-        config = self.config
-        messages = self.history.window(
-            config.instructions, self._roles.llm, config.max_reply_tokens, asking=asking
-        )
-        return self._spawn(self._run_reply(turn, reply, messages))
-
-    async def _run_reply(self, turn: Turn, reply: Reply, messages: list[Any]) -> None:
-        with bind(trace_id=turn.trace_id):
-            try:
-                if self._reading is not None and not self._reading.done():
-                    # The model's cache of what it reads can be used once it has read it.
-                    await asyncio.wait([self._reading])
-                await reply.run(messages)
-            except Exception:  # a bug must not end the session silently
-                log.exception("a reply failed")
-                if self._reply is None or self._reply[1] is not reply:
-                    return  # it was only a guess; the turn gets another
-                turn.failed = True
-                self._fail(ColloquyError("the reply failed inside; the log has the details"), turn)
-            for failure in (reply.text_failure, reply.speech_failure):
-                if failure is not None and not turn.complete:
-                    turn.failed = True
-                    self._fail(failure, turn)
-            if not turn.complete:
-                self._settle(turn, reply)
-                self._complete(turn)
-
-    def _settle(self, turn: Turn, reply: Reply) -> None:
-        """Fix what was said and heard of a reply that is over."""
-        turn.reply_text, turn.audio_ms = reply.text, reply.sent_ms
-        turn.clock.take(reply.clock)
-        turn.heard = reply.heard_text() if turn.interrupted else reply.text.strip()
-        turn.clock.mark(Stage.REPLY_DONE)
-        self.history.assistant(turn.heard)
-        self._reply = None
+        if not nobody_said(heard.text, heard.confidence, heard.no_speech, self._detector.voiced_ms):
+            self._replies.draft(turn, heard.text, heard.language)
 
     def _complete(self, turn: Turn) -> None:
         turn.complete = True
@@ -566,9 +419,15 @@ class Session:
         turn.transcription_id = str(uuid.uuid4()) if source == "speech" else None
         return turn
 
-    def _number(self, turn: Turn) -> None:
-        self._turns += 1
-        turn.number = self._turns
+    @property
+    def _replies(self) -> Answers:
+        assert self._answers is not None, "nothing is answered before the models are there"
+        return self._answers
+
+    @property
+    def history(self) -> History:
+        """The conversation as it was heard."""
+        return self._replies.history
 
     def _emit(self, event: Event) -> None:
         self.outbox.put(event)

@@ -46,6 +46,10 @@ _SOFT, _HARD = 200, 400
 """Characters spoken in one go; the front's cost grows with them."""
 _GAIN = 1.35
 """Brings this voice to about -20 dBFS while it speaks."""
+_SPEEDS = (0.53, 0.62, 0.75, 0.87, 1.0, 1.15, 1.35, 1.57, 1.73, 1.93, 2.05)
+_LENGTHS = (2.2, 1.8, 1.5, 1.25, 1.0, 0.8, 0.67, 0.5, 0.4, 0.3, 0.2)
+"""Speed, and the model's length scale that gives it: not the inverse, as every phoneme lasts at
+least one frame. Measured over ten sentences."""
 
 Latents = npt.NDArray[np.float32]
 
@@ -114,7 +118,8 @@ class PiperVoice:
         if len(ids) <= 2:
             return np.zeros((1, 0, 0), np.float32)
         ids += self._ids[_END]
-        scales = [self._noise, self._length / speed, self._noise_w]
+        length = self._length * float(np.interp(speed, _SPEEDS, _LENGTHS))
+        scales = [self._noise, length, self._noise_w]
         return self._front.run(
             input=np.array([ids], np.int64),
             input_lengths=np.array([len(ids)], np.int64),

@@ -12,7 +12,8 @@ from scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts, silence, speech
 
 from app.dialogue import events
 from app.dialogue.config import SessionConfig, TurnConfig
-from app.dialogue.session import Session, Turn
+from app.dialogue.session import Session
+from app.dialogue.turn import Turn
 from app.roles import RoleSet, Samples
 
 
@@ -25,12 +26,14 @@ class Rig:
         self.kept: list[Turn] = []
         self.recordings: list[int] = []
         self.events: list[events.Event] = []
+        self.guesses: list[str] = []
         self.session = Session(
             "s",
             config or SessionConfig(turn=TurnConfig(end_ms=300)),
             roles=self._ready,
             on_turn=self._keep,
             on_event=self.events.append,
+            on_speculation=self.guesses.append,
         )
         self.session.start()
 
@@ -312,8 +315,7 @@ async def test_committed_words_never_change(rig: Rig) -> None:
 
 
 async def test_the_reply_begins_in_the_closing_silence_and_is_adopted(rig: Rig) -> None:
-    outcomes: list[str] = []
-    rig.session._on_speculation = outcomes.append
+    outcomes = rig.guesses
     rig.stt.words = "what time is it? and so on".split()
     await rig.hear(speech(1.0), silence(0.16))
     while not rig.tts.said:
@@ -331,8 +333,7 @@ async def test_the_reply_begins_in_the_closing_silence_and_is_adopted(rig: Rig) 
 
 
 async def test_a_reply_begun_too_soon_is_never_heard_of(rig: Rig) -> None:
-    outcomes: list[str] = []
-    rig.session._on_speculation = outcomes.append
+    outcomes = rig.guesses
     rig.stt.words = "I like it. no really I do mean it.".split()
     await rig.hear(speech(0.75), silence(0.16))
     while not rig.tts.said:

@@ -1,0 +1,200 @@
+"""The answering half of a session: the reply that runs, the one that is drafted, and history.
+
+A draft is a reply begun in the closing silence, before it is certain that the turn is over. It is
+adopted if the final words are those it answers, and dropped unheard if not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+from app.dialogue.config import SessionConfig
+from app.dialogue.events import Event, Interrupted, Reason
+from app.dialogue.history import History
+from app.dialogue.reply import Reply
+from app.dialogue.turn import Turn
+from app.observability.clock import Stage
+from app.observability.logs import bind
+from app.roles import ChatMessage, ColloquyError, Job, RoleSet, Urgency
+
+log = logging.getLogger(__name__)
+
+_READ_AHEAD = 16
+"""New firm characters worth reading ahead."""
+
+
+class Answers:
+    """At most one reply runs. `emit` sends events, `fail` tells of an error, `done` completes a
+    turn, `spawn` runs a task that ends with the session."""
+
+    def __init__(
+        self,
+        owner: str,
+        config: SessionConfig,
+        roles: RoleSet,
+        *,
+        emit: Callable[[Event], None],
+        fail: Callable[[ColloquyError, Turn], None],
+        done: Callable[[Turn], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_draft: Callable[[Literal["adopted", "dropped"]], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.history = History()
+        self._owner = owner
+        self._roles = roles
+        self._emit, self._fail, self._done, self._spawn = emit, fail, done, spawn
+        self._on_draft = on_draft
+        self._now = now
+        self._turns = 0
+        self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
+        # What the draft answers, itself, its task.
+        self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
+        # What the language model has been given to read ahead, and the task that does it.
+        self._read = ""
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> Literal["thinking", "speaking"] | None:
+        """What the running reply is at; None if there is none."""
+        if self._reply is None:
+            return None
+        return "speaking" if self._reply[1].sent_ms else "thinking"
+
+    def begin(self, turn: Turn) -> None:
+        """Answer `turn`: with the draft, if it answers just this. Stops a reply that runs."""
+        # First what was heard of the last reply, then what was said to it.
+        self.interrupt("text" if turn.source == "text" else "speech")
+        draft = self._take_draft(turn)
+        if draft is None:
+            reply = self._new(turn, turn.language)
+            draft = reply, self._run(turn, reply, turn.transcript)
+        self.note(turn)
+        self._reply = (turn, *draft)
+        draft[0].adopt()
+
+    def note(self, turn: Turn) -> None:
+        """`turn` is part of the conversation from here on, answered or not."""
+        self._turns += 1
+        turn.number = self._turns
+        if turn.transcript:
+            self.history.user(turn.transcript)
+
+    def interrupt(self, reason: Reason) -> None:
+        """Stop the reply, if one is running: its client is told at once, history keeps what was
+        heard, and the engines' work for it is cancelled."""
+        if self._reply is None:
+            return
+        turn, reply, task = self._reply
+        turn.interrupted = True
+        self._settle(turn, reply)
+        self._emit(Interrupted(turn.id, reason, turn.heard))
+        self._done(turn)
+        task.cancel()
+
+    def played(self, turn_id: str, ms: float) -> None:
+        """The client has played `ms` of that turn's reply. Reports of old turns are ignored."""
+        if self._reply is not None and self._reply[0].id == turn_id:
+            self._reply[1].played(ms)
+
+    # --- before the turn is over ---------------------------------------------------------------
+
+    def read_ahead(self, firm: str) -> None:
+        """Let the language model read what is firm while the person still speaks."""
+        if self._reading is not None and not self._reading.done():
+            return
+        if firm and len(firm) - len(self._read) < _READ_AHEAD:
+            return
+        self._read = firm
+        work = self._roles.llm.prepare(self._prompt(firm), Job(self._owner, Urgency.PARTIAL))
+        self._reading = self._spawn(work)
+
+    def draft(self, turn: Turn, text: str, language: str) -> None:
+        """Begin to answer `text`, which is what `turn` will be if it is over. A turn has only so
+        many guesses; while a reply runs there are none."""
+        if self._reply is not None or turn.drafts >= self.config.turn.speculations:
+            return
+        self.drop_draft()
+        turn.drafts += 1
+        reply = self._new(turn, language)
+        self._draft = text, reply, self._run(turn, reply, text)
+
+    def drop_draft(self) -> None:
+        """The draft is not wanted; nobody has heard of it."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            draft[2].cancel()
+            self._on_draft("dropped")
+
+    def _take_draft(self, turn: Turn) -> tuple[Reply, asyncio.Task[None]] | None:
+        if self._draft is not None:
+            text, reply, task = self._draft
+            if reply.turn_id == turn.id and text == turn.transcript and not task.done():
+                self._draft = None
+                self._on_draft("adopted")
+                return reply, task
+        self.drop_draft()
+        return None
+
+    # --- the reply -----------------------------------------------------------------------------
+
+    def _new(self, turn: Turn, language: str) -> Reply:
+        def emit(event: Event) -> None:
+            # A stopped reply may still have a piece in hand; it must not be heard.
+            if not turn.complete:
+                self._emit(event)
+
+        return Reply(
+            turn.id,
+            self._roles,
+            self.config,
+            owner=self._owner,
+            language=language,
+            stream_text=turn.stream_text,
+            emit=emit,
+            now=self._now,
+        )
+
+    def _prompt(self, asking: str) -> list[ChatMessage]:
+        config = self.config
+        return self.history.window(
+            config.instructions, self._roles.llm, config.max_reply_tokens, asking=asking
+        )
+
+    def _run(self, turn: Turn, reply: Reply, asking: str) -> asyncio.Task[None]:
+        return self._spawn(self._answer(turn, reply, self._prompt(asking)))
+
+    async def _answer(self, turn: Turn, reply: Reply, messages: list[ChatMessage]) -> None:
+        with bind(trace_id=turn.trace_id):
+            try:
+                if self._reading is not None and not self._reading.done():
+                    # The model's cache of what it reads can be used once it has read it.
+                    await asyncio.wait([self._reading])
+                await reply.run(messages)
+            except Exception:  # a bug must not end the session silently
+                log.exception("a reply failed")
+                if self._reply is None or self._reply[1] is not reply:
+                    return  # it was only a draft; the turn gets another
+                turn.failed = True
+                self._fail(ColloquyError("the reply failed inside; the log has the details"), turn)
+            for failure in (reply.text_failure, reply.speech_failure):
+                if failure is not None and not turn.complete:
+                    turn.failed = True
+                    self._fail(failure, turn)
+            if not turn.complete:
+                self._settle(turn, reply)
+                self._done(turn)
+
+    def _settle(self, turn: Turn, reply: Reply) -> None:
+        """Fix what was said and heard of a reply that is over."""
+        turn.reply_text, turn.audio_ms = reply.text, reply.sent_ms
+        turn.clock.take(reply.clock)
+        turn.heard = reply.heard_text() if turn.interrupted else reply.text.strip()
+        turn.clock.mark(Stage.REPLY_DONE)
+        self.history.assistant(turn.heard)
+        self._reply = None
