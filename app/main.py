@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -30,6 +31,13 @@ log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 WEB = next((p for p in (_HERE / "web", _HERE.parent / "web") if (p / "index.html").is_file()), None)
 """The page: inside an installed package, beside `app` in a checkout."""
+
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -73,7 +81,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await keeper.close()
             await conversations.close()
 
-    app = FastAPI(title="Colloquy", version=__version__, lifespan=lifespan)
+    # No page of FastAPI's own: those load scripts from elsewhere. The description stays.
+    app = FastAPI(title="Colloquy", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After"],
+        )
     errors.install(app)
     for module in (health, sessions, rest, socket):
         app.include_router(module.router)
@@ -82,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
         @app.get("/", include_in_schema=False)
         async def index() -> FileResponse:
-            return FileResponse(page, headers={"Cache-Control": "no-cache"})
+            return FileResponse(page, headers={"Cache-Control": "no-cache", **_PAGE_HEADERS})
 
         app.mount("/web", StaticFiles(directory=WEB), name="web")
     return app

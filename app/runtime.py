@@ -91,6 +91,11 @@ async def _llama(b: Build) -> Any:
     s = b.settings
     name = s.llm_model_name or "qwen2.5-coder-0.5b-instruct-q4_k_m"
     path = Path(name) if name.endswith(".gguf") else next((await b.fetch(name)).glob("*.gguf"))
+    loop = asyncio.get_running_loop()
+
+    def on_usage(percent: float) -> None:
+        loop.call_soon_threadsafe(b.metrics.llm_kv_cache_usage_percent.set, percent)
+
     return await asyncio.to_thread(
         lambda: Llama(
             path,
@@ -98,6 +103,7 @@ async def _llama(b: Build) -> Any:
             slots=max(2, min(4, s.max_sessions)),
             context_tokens=s.llm_context_tokens,
             gpu_layers=s.llm_gpu_layers,
+            on_usage=on_usage,
         )
     )
 
@@ -162,7 +168,7 @@ def chosen(s: Settings) -> dict[Role, str]:
         "stt": s.stt_provider,
         "stt_partial": "same" if partial == s.stt_provider else partial,
         "llm": s.llm_provider,
-        "tts": s.tts_provider or ("kokoro" if s.language in ("zh", "ja") else "piper"),
+        "tts": s.tts_provider or ("kokoro" if s.language == "zh" else "piper"),
     }
 
 
@@ -254,13 +260,16 @@ class Runtime:
         """Whether every role is ready."""
         return all(s.state == "ready" for s in self.status.values())
 
+    def retry(self) -> None:
+        """Begin anew with the roles that failed."""
+        for role, task in self._loading.items():
+            if task.done() and (task.cancelled() or task.exception() is not None):
+                self._begin(role, chosen(self.settings)[role])
+
     async def role(self, role: Role) -> Any:
         """The engine of one role, once it is loaded; a role that failed is tried again."""
-        task = self._loading[role]
-        if task.done() and (task.cancelled() or task.exception() is not None):
-            self._begin(role, chosen(self.settings)[role])
-            task = self._loading[role]
-        return await asyncio.shield(task)
+        self.retry()
+        return await asyncio.shield(self._loading[role])
 
     async def roles(self) -> RoleSet:
         """All engines, once they are loaded. Raises what the first failure was."""
@@ -269,7 +278,7 @@ class Runtime:
         return RoleSet(
             vad=engines["vad"],
             stt=engines["stt"],
-            stt_partial=engines.get("stt_partial", engines["stt"]),
+            stt_partial=engines["stt_partial"] if "stt_partial" in engines else engines["stt"],
             llm=engines["llm"],
             tts=engines["tts"],
             turn=engines.get("turn"),

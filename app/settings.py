@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     llm_context_tokens: int = Field(4096, ge=512, description="context window, tokens")
     llm_max_tokens: int = Field(256, ge=1, description="longest reply, tokens")
     llm_temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature")
+    llm_drafts: int | None = Field(
+        None,
+        ge=0,
+        description="replies begun on a likely end of turn, at most so many an utterance; an API bills "
+        "each; default: 3 in process, 1 with an API",
+    )
     llm_timeout_s: float = Field(20, gt=0, description="for openai: longest wait for the next piece, s")
     llm_gpu_layers: int = Field(0, ge=0, description="for llama: layers put on a GPU")
     llm_system_prompt: str | None = Field(

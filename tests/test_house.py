@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "runtime": "roles audio models engines clients stores dialogue observability security settings",
     "api": "roles audio stores dialogue observability security settings runtime models",
     "main": "roles audio stores dialogue observability security settings runtime models api",
-    "cli": "roles audio stores dialogue observability security settings runtime models api main",
+    # The client side of our own protocol: it knows the messages and no more of the server.
+    "talk": "roles audio api",
+    "cli": "roles audio engines stores dialogue observability security settings runtime models api main talk",
 }
 
 # Large, or not installed with every deployment: imported only by the function that needs them.
@@ -203,7 +205,7 @@ def test_what_is_run_is_what_is_tested() -> None:
 
 
 def test_the_hosted_lock_is_slim() -> None:
-    heavy = """av ctranslate2 faster-whisper gruut lightning matplotlib misaki onnxruntime pandas plotly
+    heavy = """ctranslate2 faster-whisper gruut lightning matplotlib misaki onnxruntime pandas plotly
         pyannote-audio pytorch-lightning scipy speechbrain streamlit torch torchaudio transformers
         xllamacpp""".split()
     assert not set(heavy) & set(pins("requirements.prod.txt"))

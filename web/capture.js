@@ -35,7 +35,11 @@ export class Microphone {
     try {
       const { context, source } = await sourceOf(stream);
       await context.audioWorklet.addModule(new URL("./capture-worklet.js", import.meta.url));
-      const worklet = new AudioWorkletNode(context, "colloquy-capture", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+      const worklet = new AudioWorkletNode(context, "colloquy-capture", {
+        numberOfOutputs: 0,
+        channelCount: 1,
+        channelCountMode: "explicit",
+      });
       worklet.port.onmessage = ({ data }) => this.onFrame(data.pcm, data.level);
       source.connect(worklet);
       const track = stream.getAudioTracks()[0];

@@ -2,10 +2,10 @@
 
 /**
  * Whether a key press there belongs to the element, so that the page must leave it alone.
- * @param {{ tagName: string, type?: string, isContentEditable?: boolean }} target
+ * @param {{ tagName: string, isContentEditable?: boolean }} target
  */
-export function ownsSpace({ tagName, type = "", isContentEditable = false }) {
-  return isContentEditable || ["INPUT", "TEXTAREA", "SELECT", "BUTTON", "SUMMARY", "A"].includes(tagName.toUpperCase()) || type === "range";
+export function ownsSpace({ tagName, isContentEditable = false }) {
+  return isContentEditable || ["INPUT", "TEXTAREA", "SELECT", "BUTTON", "SUMMARY", "A"].includes(tagName.toUpperCase());
 }
 
 /**

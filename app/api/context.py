@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from app.api.messages import SessionSettings
-from app.dialogue.config import SessionConfig, default_instructions
+from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
 from app.dialogue.events import Event, Failed, Interrupted
 from app.dialogue.manager import SessionManager
 from app.dialogue.session import Session
@@ -45,11 +45,13 @@ class Context:
         """What a session is like whose client asked for nothing."""
         s = self.settings
         language = None if s.language == "auto" else s.language
+        drafts = s.llm_drafts if s.llm_drafts is not None else 1 if s.llm_provider == "openai" else 3
         return SessionConfig(
             language=language,
             instructions=s.llm_system_prompt or default_instructions(language),
             max_reply_tokens=s.llm_max_tokens,
             temperature=s.llm_temperature,
+            turn=TurnConfig(speculations=drafts),
         )
 
     def count(self, event: Event) -> None:

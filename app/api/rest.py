@@ -90,6 +90,7 @@ class SpeakerInfos(BaseModel):
 
 async def _ready(context: Context) -> RoleSet:
     if not context.runtime.ready:
+        context.runtime.retry()
         loading = [f"{s.role} {s.state}" for s in context.runtime.status.values() if s.state != "ready"]
         raise NotReady(f"models are not ready yet ({', '.join(loading)}): see /health", retry_after=3)
 

@@ -35,7 +35,9 @@ def configured(context: Context, wish: SessionSettings, base: SessionConfig | No
     what this server cannot do."""
     config = base or context.default_config()
     given = wish.model_fields_set
-    if "language" in given and wish.language is not None:
+    if "language" in given and wish.language is None:
+        config = replace(config, language=context.default_config().language)
+    elif wish.language is not None:
         if context.settings.english_only and wish.language != "en":
             raise BadInput(
                 "this server hears English only: start it with LANGUAGE=auto (or the language) for others",
@@ -47,8 +49,9 @@ def configured(context: Context, wish: SessionSettings, base: SessionConfig | No
             config = replace(config, instructions=default_instructions(language))
     if "vocabulary" in given:
         config = replace(config, vocabulary=tuple(wish.vocabulary))
-    if wish.instructions is not None:
-        config = replace(config, instructions=wish.instructions)
+    if "instructions" in given:
+        default = context.settings.llm_system_prompt or default_instructions(config.language)
+        config = replace(config, instructions=wish.instructions or default)
     if "voice" in given:
         config = replace(config, voice=wish.voice)
     if "speed" in given:
@@ -149,6 +152,16 @@ async def turns(
     """The turns of a session in order. A turn is kept moments after it is over."""
     await own_session(context, session_id, owner)
     return [turn_out(t) for t in await context.conversations.turns(session_id, limit, offset)]
+
+
+@router.get("/{session_id}/turns/{turn_id}/audio", response_class=Response)
+async def recording(session_id: str, turn_id: str, context: Ctx, owner: Owner) -> Response:
+    """What the person said in a turn, as a WAV file."""
+    await own_session(context, session_id, owner)
+    turn = await context.conversations.get_turn(session_id, turn_id)
+    if turn.audio_key is None:
+        raise NotFound("nothing was recorded in that turn", field="turn_id")
+    return Response(await context.objects.get(turn.audio_key), media_type="audio/wav")
 
 
 async def own_session(context: Context, session_id: str, owner: str) -> SessionRecord:

@@ -133,7 +133,9 @@ class Connection:
                 task.result()
         except _Close as close:
             await self._close(close.code, close.reason)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError) as gone:
+        except TimeoutError:
+            await self._close(CLOSE_FELL_BEHIND, "nothing was read for too long: come back and resume")
+        except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
             log.debug("connection lost: %r", gone)
         finally:
@@ -217,10 +219,11 @@ class Connection:
         data: str | bytes | None = message.get("bytes")
         return message["text"] if data is None else data
 
-    async def _first_message(self) -> BaseModel | None:
+    async def _first_message(self) -> BaseModel | bytes | None:
         """A client that comes back says where it was; one that does not, hears what comes."""
         try:
-            message = self._parse(await asyncio.wait_for(self._receive(), _RESUME_WAIT_S))
+            received = await asyncio.wait_for(self._receive(), _RESUME_WAIT_S)
+            message: BaseModel | bytes = self._parse(received)
         except TimeoutError:
             return None
         except ColloquyError as error:
@@ -233,9 +236,9 @@ class Connection:
                 )
             else:
                 self._after = min(message.last_seq, self._session.outbox.last_seq)
-        return message if isinstance(message, BaseModel) else None
+        return message
 
-    async def _read(self, first: BaseModel | None) -> None:
+    async def _read(self, first: BaseModel | bytes | None) -> None:
         message: BaseModel | bytes | None = None if isinstance(first, Resume) else first
         while True:
             try:

@@ -29,10 +29,12 @@ class Llama:
         slots: int = 4,
         context_tokens: int = 4096,
         gpu_layers: int = 0,
+        on_usage: Callable[[float], None] = lambda percent: None,
     ) -> None:
         """Loads the model: blocking, about 1 s for 0.5 B parameters. `slots` replies are written
         at once, each with a window of `context_tokens`. Use fewer `threads` than there are cores:
-        the memory is the limit, and one thread that lags stops all the others."""
+        the memory is the limit, and one thread that lags stops all the others. `on_usage` is told,
+        on a thread of ours, how full a reply's context window was at its end (0–100)."""
         import xllamacpp
 
         if not path.is_file():
@@ -57,6 +59,7 @@ class Llama:
             raise EngineFailed(f"the language model did not load from {path}: {error}") from error
         self._name = path.stem
         self._context_tokens = context_tokens
+        self._on_usage = on_usage
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llm")
         self._slots = asyncio.Semaphore(slots)
 
@@ -94,6 +97,9 @@ class Llama:
             try:
                 if text := _text_of(chunk):
                     put(text)
+                if timings := chunk.get("timings"):
+                    used = sum(timings[n] for n in ("cache_n", "prompt_n", "predicted_n"))
+                    self._on_usage(used / self._context_tokens * 100)
             except EngineFailed as error:
                 put(error)
                 return True

@@ -202,5 +202,5 @@ def _what_was_tried(model: Model, reasons: Sequence[str]) -> str:
     return (
         f"The model {model.name} could not be fetched. Tried: {'; '.join(reasons) or 'nothing'}. "
         f"Check the network and try again; or put {files} into a folder called {model.name} and set "
-        "COLLOQUY_MODELS_LOCAL to the folder above it."
+        "MODELS_LOCAL to the folder above it."
     )

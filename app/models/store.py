@@ -44,10 +44,10 @@ class ModelStore:
         hub_url: str | None = None,
         manifest: Manifest | None = None,
     ) -> None:
-        """`root` is the user's cache folder and `local` is `COLLOQUY_MODELS_LOCAL` if not given.
+        """`root` is the user's cache folder and `local` is `MODELS_LOCAL` if not given.
         `hub_url` is `HF_ENDPOINT`, which the hub's other clients know too, or the hub itself."""
         self.root = root or platformdirs.user_cache_path("colloquy") / "models"
-        folder = os.environ.get("COLLOQUY_MODELS_LOCAL")
+        folder = os.environ.get("MODELS_LOCAL")
         self.local = local or (Path(folder).expanduser() if folder else None)
         self.manifest = manifest or load_manifest()
         self._hub_url = (hub_url or os.environ.get("HF_ENDPOINT") or HUB_URL) if hub else None

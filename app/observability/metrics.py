@@ -103,9 +103,6 @@ class Metrics:
             ("outcome",),
         )
         self.errors_total = counter("colloquy_errors_total", "Errors told to clients, by code", ("code",))
-        self.queue_dropped_total = counter(
-            "colloquy_queue_dropped_total", "Things that a full queue let go, by queue", ("queue",)
-        )
         self.model_load_seconds = gauge(
             "colloquy_model_load_seconds", "How long a role's model last took to load, in seconds", ("role",)
         )

@@ -37,8 +37,10 @@ class FolderObjects:
     def prepare(self) -> None:
         """Make the folder and clean up in it. Blocks."""
         with self._failures():
+            # A mode given to `mkdir` is not for the parents that it makes on the way.
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = self._root / _PARTIAL
-            partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial.mkdir(mode=0o700, exist_ok=True)
             for left in partial.iterdir():
                 # Another process may be writing there, or cleaning up as well.
                 with suppress(FileNotFoundError):

@@ -99,6 +99,10 @@ class ConversationStore(Protocol):
         a crash of this process. `BadInput` if another turn has its number."""
         ...
 
+    async def get_turn(self, session_id: str, turn_id: str) -> TurnRecord:
+        """One turn of the session, or `NotFound`."""
+        ...
+
     async def turns(self, session_id: str, limit: int = 100, offset: int = 0) -> list[TurnRecord]:
         """The session's turns by number; none for an unknown session."""
         ...

@@ -222,6 +222,17 @@ class SqlConversations:
                 field="number",
             ) from error
 
+    async def get_turn(self, session_id: str, turn_id: str) -> TurnRecord:
+        """See `ConversationStore`."""
+        if _is_id(session_id) and _is_id(turn_id):
+            turns = conversation_turns.c
+            query = _TURNS.where(turns.session_id == session_id, turns.id == turn_id)
+            with _failures():
+                async with self._engine.connect() as connection:
+                    if (row := (await connection.execute(query)).first()) is not None:
+                        return _turn(row)
+        raise NotFound("There is no such turn in this session.", field="turn_id")
+
     async def turns(self, session_id: str, limit: int = 100, offset: int = 0) -> list[TurnRecord]:
         """See `ConversationStore`."""
         check_page(limit, offset)

@@ -120,6 +120,10 @@ async def test_conversation_answers_a_recording_in_voice(http: httpx.AsyncClient
             break
         await asyncio.sleep(0.1)
     assert turns[0]["source"] == "upload" and turns[0]["audio_key"].startswith("raw_inputs/")
+    kept = f"/api/v1/sessions/{answer['conversation_id']}/turns/{turns[0]['turn_id']}/audio"
+    again = (await http.post("/stt", files={"file": ("a.wav", (await http.get(kept)).content)})).json()
+    assert again["text"] == answer["transcript"]
+    check_error(await http.get(kept.replace(turns[0]["turn_id"], "nope")), 404, "NOT_FOUND", "turn_id")
 
 
 async def test_speaker_info_lists_the_voices(http: httpx.AsyncClient) -> None:
@@ -259,6 +263,18 @@ async def test_other_sites_and_other_names_are_refused(http: httpx.AsyncClient, 
     check_error(
         await http.post("/chat", data={"text": "a"}, headers={"Host": "evil.example"}), 401, "NOT_ALLOWED"
     )
+
+
+async def test_a_site_that_is_allowed_may_use_the_api(models_dir: Path, tmp_path: Path) -> None:
+    settings = make_settings(models_dir, tmp_path, allowed_origins=["https://friend.example"])
+    with running(settings) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            friend = {"Origin": "https://friend.example"}
+            created = await http.post("/api/v1/sessions", json={}, headers=friend)
+            assert created.status_code == 201
+            assert created.headers["access-control-allow-origin"] == "https://friend.example"
+            other = await http.post("/api/v1/sessions", json={}, headers={"Origin": "https://evil.example"})
+            check_error(other, 401, "NOT_ALLOWED")
 
 
 async def test_with_keys_only_their_holders_get_in(models_dir: Path, tmp_path: Path) -> None:

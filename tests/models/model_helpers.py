@@ -152,7 +152,7 @@ def make_wheel(
 async def until(condition: Callable[[], object]) -> None:
     """Wait for something outside this process's event loop."""
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.01)
 
 

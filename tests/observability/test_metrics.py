@@ -28,7 +28,7 @@ EXPECTED = {
     "colloquy_turns_total": ("counter", ("outcome",)),
     "colloquy_interruptions_total": ("counter", ("reason",)),
     "colloquy_errors_total": ("counter", ("code",)),
-    "colloquy_queue_dropped_total": ("counter", ("queue",)),
+    "colloquy_speculations_total": ("counter", ("outcome",)),
     "colloquy_model_load_seconds": ("gauge", ("role",)),
     "colloquy_workers_wait_seconds": ("histogram", ("urgency",)),
     "colloquy_kept_total": ("counter", ("what",)),

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import corpus
 import httpx
 import numpy as np
 import pytest
 from conftest import Server
 from playwright.async_api import Browser, Page, async_playwright, expect
+
+import corpus
 
 FLAGS = [
     "--use-fake-ui-for-media-stream",
@@ -47,7 +48,9 @@ def chromium() -> str:
 def spoken(path: Path, name: str) -> Path:
     """A recording as a microphone gives it: a moment of silence, the words, long silence."""
     [found] = [r for r in corpus.recordings() if r.id == name]
-    sound = np.concatenate([np.zeros(16000 * 2, np.float32), corpus.load(found), np.zeros(16000 * 30, np.float32)])
+    sound = np.concatenate(
+        [np.zeros(16000 * 2, np.float32), corpus.load(found), np.zeros(16000 * 30, np.float32)]
+    )
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -61,7 +64,8 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
     microphone = spoken(tmp_path / "microphone.wav", "austen-920")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=chromium(), args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"]
+            executable_path=chromium(),
+            args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}%noloop"],
         )
         yield browser
         await browser.close()

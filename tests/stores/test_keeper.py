@@ -93,7 +93,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 async def _until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110 - a counter cannot be awaited
+        while not true():
             await asyncio.sleep(0.01)
 
 
