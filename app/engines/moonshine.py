@@ -1,7 +1,7 @@
 """Moonshine tiny (English) on onnxruntime: quick enough to follow the voice.
 
 Its encoder takes any length without padding, so a one-second partial costs a fraction of a
-Whisper pass. It gives no word times. Model: Jeffries et al. 2024, "Moonshine: Speech
+Whisper pass. Its word times are guesses. Model: Jeffries et al. 2024, "Moonshine: Speech
 Recognition for Live Transcription and Voice Commands".
 """
 
@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from app.engines.workers import Workers
-from app.roles import SAMPLE_RATE, EngineInfo, Job, Samples, SttOptions, Transcript
+from app.roles import SAMPLE_RATE, EngineInfo, Job, Samples, SttOptions, Transcript, Word
 
 _START, _END = 1, 2
 _HEADS, _HEAD_SIZE = 8, 36
 _TOKENS_PER_SECOND = 6.5
 """More than people say: the authors' own bound against decoding loops."""
 _MIN_SAMPLES = SAMPLE_RATE // 4
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}".encode()
+"""What a piece begins with that begins a word."""
 
 
 class Moonshine:
@@ -58,14 +60,38 @@ class Moonshine:
         return await self._workers.run(job, self._transcribe, audio)
 
     def _transcribe(self, audio: Samples) -> Transcript:
-        tokens, log_probability = self._decode(audio)
-        text = b"".join(self._pieces[t] for t in tokens).decode("utf-8", "ignore")
-        text = text.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
-        confidence = math.exp(log_probability / max(1, len(tokens) + 1))
-        return Transcript(text, confidence=confidence)
+        words = self._words(self._decode(audio), len(audio) / SAMPLE_RATE)
+        if not words:
+            return Transcript("", confidence=0.0, no_speech=1.0)
+        confidence = math.exp(sum(math.log(max(w.confidence, 1e-6)) for w in words) / len(words))
+        return Transcript(" ".join(w.text for w in words), words, confidence=confidence)
 
-    def _decode(self, audio: Samples) -> tuple[list[int], float]:
-        """Greedy tokens and the sum of their log probabilities."""
+    def _words(self, tokens: list[tuple[int, float]], seconds: float) -> tuple[Word, ...]:
+        """Tokens as words, each as probable as its least probable token. The model has no times:
+        the words are spread over `seconds` by their length."""
+        texts: list[bytes] = []
+        probabilities: list[float] = []
+        for token, probability in tokens:
+            piece = self._pieces[token]
+            if piece.startswith(_SPACE) or not texts:
+                texts.append(piece.removeprefix(_SPACE))
+                probabilities.append(probability)
+            else:
+                texts[-1] += piece
+                probabilities[-1] = min(probabilities[-1], probability)
+        spoken = [(t.decode("utf-8", "ignore").strip(), p) for t, p in zip(texts, probabilities, strict=True)]
+        spoken = [(t, p) for t, p in spoken if t]
+        letters = sum(len(t) + 1 for t, _ in spoken)
+        words: list[Word] = []
+        at = 0.0
+        for text, probability in spoken:
+            span = (len(text) + 1) / letters * seconds
+            words.append(Word(text, round(at, 3), round(at + span, 3), probability))
+            at += span
+        return tuple(words)
+
+    def _decode(self, audio: Samples) -> list[tuple[int, float]]:
+        """Greedy tokens, each with its probability."""
         mask = np.ones((1, len(audio)), np.int64)
         (hidden,) = self._encoder.run(None, {"input_values": audio[None, :], "attention_mask": mask})
         feed: dict[str, Any] = {
@@ -75,24 +101,22 @@ class Moonshine:
         }
         empty = np.zeros((1, _HEADS, 0, _HEAD_SIZE), np.float32)
         feed.update(dict.fromkeys(self._past, empty))
-        tokens: list[int] = []
-        total = 0.0
+        tokens: list[tuple[int, float]] = []
         token = _START
         for _ in range(max(4, int(len(audio) / SAMPLE_RATE * _TOKENS_PER_SECOND))):
             feed["input_ids"] = np.array([[token]], np.int64)
             logits, *present = self._decoder.run(None, feed)
             row = logits[0, -1]
             token = int(row.argmax())
-            total -= float(np.log(np.exp(row - row[token]).sum()))
             if token == _END:
                 break
-            tokens.append(token)
+            tokens.append((token, float(1 / np.exp(row - row[token]).sum())))
             for name, value in zip(self._past, present, strict=True):
                 # The encoder's keys are computed once, on the first step, and then passed along.
                 if not (feed["use_cache_branch"][0] and ".encoder." in name):
                     feed[name] = value
             feed["use_cache_branch"] = np.array([True])
-        return tokens, total
+        return tokens
 
 
 def _read_pieces(data: bytes) -> list[bytes]:

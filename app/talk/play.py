@@ -20,6 +20,8 @@ from app.talk.devices import Device
 _REPORT_S = 0.2
 _GAP_S = 0.4
 """Silence between two replies in the file."""
+_BUFFER_S = 0.1
+"""What the sound card holds. With its own default, a third of this, busy cores let it run dry."""
 
 
 class Player(Protocol):
@@ -107,23 +109,30 @@ class Loudspeaker:
         self._lock = threading.Lock()
         self._waiting = bytearray()
         self._given = 0  # bytes, of all turns
-        self._played = 0
+        self._taken = 0  # bytes, by the card
+        self._taken_at = 0.0
         self._turn: str | None = None
         self._begin = 0  # where the turn began, in bytes given
         try:
             self._stream = sounddevice.RawOutputStream(
-                samplerate=device.sample_rate, channels=1, dtype="int16", callback=self._fill
+                samplerate=device.sample_rate,
+                channels=1,
+                dtype="int16",
+                latency=_BUFFER_S,
+                callback=self._fill,
             )
             self._stream.start()
         except sounddevice.PortAudioError as error:
             raise Misconfigured(f"the loudspeaker {device.name!r} cannot be opened: {error}") from error
-        self._latency_ms = 1000 * float(self._stream.latency)
+        self._latency = float(self._stream.latency)
 
     def _fill(self, out: Any, frames: int, when: Any, status: Any) -> None:
         with self._lock:
             piece = bytes(self._waiting[: len(out)])
             del self._waiting[: len(piece)]
-            self._played += len(piece)
+            self._taken += len(piece)
+            if piece:
+                self._taken_at = time.monotonic()
         out[: len(piece)] = piece
         out[len(piece) :] = bytes(len(out) - len(piece))
 
@@ -143,15 +152,17 @@ class Loudspeaker:
         with self._lock:
             if self._turn is None:
                 return None
-            taken = 1000 * (self._played - self._begin) / 2 / self.sample_rate
-            # What the card has taken is heard a little later; a turn that was taken whole ends some time.
-            late = self._latency_ms if self._waiting else 0.0
-            return self._turn, max(0.0, taken - late)
+            taken = (self._taken - self._begin) / 2 / self.sample_rate
+            return self._turn, 1000 * max(0.0, taken - self._unheard())
 
     @property
     def busy(self) -> bool:
         with self._lock:
-            return bool(self._waiting)
+            return bool(self._waiting) or self._unheard() > 0
+
+    def _unheard(self) -> float:
+        """Seconds of what the card has taken that are still to be heard."""
+        return max(0.0, self._latency - (time.monotonic() - self._taken_at))
 
     def close(self) -> None:
         self._stream.close()

@@ -23,9 +23,11 @@ FRAME = SAMPLE_RATE // 50
 """Samples sent at once: 20 ms."""
 
 _BLOCK = SAMPLE_RATE // 100
+_LOUD_BLOCKS = 10
 _BELOW_LOUD_DB = 35.0
 _ABOVE_FLOOR_DB = 10.0
 _QUIETEST_SPEECH_DBFS = -60.0
+_DIGITAL_SILENCE_DBFS = -90.0
 _SHORTEST_BLOCKS = 3
 _PAUSE_BLOCKS = 30
 
@@ -33,10 +35,11 @@ _PAUSE_BLOCKS = 30
 class Recording:
     """`samples` (float32[n], 16 kHz) and where in them is speech.
 
-    The level of each 10 ms is compared with a threshold: 35 dB below the loud parts (their 95th
-    percentile), but at least 10 dB above the background (the 10th percentile) where the two are
-    far enough apart for that, and never below -60 dBFS. Sound shorter than 30 ms is a click, not
-    speech. What ends softer than that (a breath, reverberation) is not counted as speech.
+    The level of each 10 ms is compared with a threshold: 35 dB below the loud parts (what a tenth
+    of a second in all is louder than), but at least 10 dB above the background (the 10th
+    percentile) where the two are far enough apart for that, and never below -60 dBFS. Sound
+    shorter than 30 ms is a click, not speech. What is softer (a breath, reverberation) is not
+    counted as speech.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -76,7 +79,11 @@ def _speech_blocks(samples: Samples) -> npt.NDArray[np.bool_]:
         return np.zeros(0, np.bool_)
     power = np.square(samples[:whole].reshape(-1, _BLOCK)).mean(axis=1, dtype=np.float64)
     level = 10 * np.log10(np.maximum(power, 1e-12))
-    loud, floor = float(np.percentile(level, 95)), float(np.percentile(level, 10))
+    # Digital silence between recordings that were put together is no background.
+    sound = level[level > _DIGITAL_SILENCE_DBFS]
+    if not len(sound):
+        return np.zeros(len(level), np.bool_)
+    loud, floor = float(np.sort(sound)[-_LOUD_BLOCKS:][0]), float(np.percentile(sound, 10))
     threshold = max(loud - _BELOW_LOUD_DB, min(floor + _ABOVE_FLOOR_DB, loud - _ABOVE_FLOOR_DB))
     speech: npt.NDArray[np.bool_] = level >= max(threshold, _QUIETEST_SPEECH_DBFS)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], speech, [False]]).astype(np.int8)))

@@ -3,26 +3,44 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialogue.agreement import Agreement, align, join_words, split_words
+from app.dialogue.agreement import Agreement, align, join_words, same_words, split_words
 
 _WORDS = st.lists(st.sampled_from(["a", "b", "c", "d.", "E", "你", "好，"]), max_size=12)
 
 
-def test_words_are_firm_when_two_passes_agree_and_a_word_follows() -> None:
+def test_words_are_firm_when_three_passes_agree_and_a_word_follows() -> None:
     agreement = Agreement()
-    agreement.update("it was")
+    agreement.update("it was".split())
+    agreement.update("it was the".split())
     assert agreement.committed == ""
-    agreement.update("it was the best")
-    assert agreement.committed == "it"
-    agreement.update("it was the best of times")
+    agreement.update("it was the best".split())
+    assert agreement.committed == "it was"
+    agreement.update("it was the best of times".split())
     assert agreement.committed == "it was the"
     assert agreement.text == "it was the best of times"
 
 
+def test_a_word_that_the_pass_is_unsure_of_is_not_firm() -> None:
+    agreement = Agreement()
+    for _ in range(4):
+        agreement.update("it was the best".split(), [0.9, 0.5, 0.9, 0.9])
+    assert agreement.committed == "it"
+
+
+def test_what_two_recognisers_write_differently_is_the_same() -> None:
+    assert same_words("Press one to accept, or two.", "press 1 to accept or 2")
+    assert not same_words("Press one", "Press nine")
+
+
 def test_a_firm_word_stays_when_a_later_pass_disagrees() -> None:
     agreement = Agreement()
-    for text in ("he was not an ill", "he was not an ill man", "he was not and old man today"):
-        agreement.update(text)
+    for text in (
+        "he was not an ill",
+        "he was not an ill",
+        "he was not an ill man",
+        "he was not and old man today",
+    ):
+        agreement.update(text.split())
     assert agreement.committed.startswith("he was not an")
     assert agreement.text.endswith("man today")
 
@@ -58,7 +76,7 @@ def test_what_is_committed_only_grows(passes: list[list[str]]) -> None:
     agreement = Agreement()
     firm: list[str] = []
     for words in passes:
-        agreement.update(join_words(words))
+        agreement.update(words)
         assert agreement.firm[: len(firm)] == firm
         firm = list(agreement.firm)
     final, sources = agreement.finish(["x", "y"])

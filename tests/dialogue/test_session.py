@@ -20,9 +20,9 @@ from app.roles import RoleSet, Samples
 class Rig:
     """A session, its roles, and everything it said."""
 
-    def __init__(self, config: SessionConfig | None = None) -> None:
+    def __init__(self, config: SessionConfig | None = None, quick: CountingStt | None = None) -> None:
         self.stt, self.llm, self.tts = CountingStt(), ScriptedLlm(), ToneTts()
-        self.roles = RoleSet(LoudVad(), self.stt, self.stt, self.llm, self.tts)
+        self.roles = RoleSet(LoudVad(), self.stt, quick or self.stt, self.llm, self.tts)
         self.kept: list[Turn] = []
         self.recordings: list[int] = []
         self.events: list[events.Event] = []
@@ -378,3 +378,24 @@ async def test_the_language_model_reads_ahead_while_the_person_speaks(rig: Rig) 
     assert len(firm) >= 2
     # Only words that are sure to stay: anything else would be read for nothing.
     assert all(done.transcript.startswith(text) for text in firm)
+
+
+@pytest.mark.parametrize(
+    ("better", "guess"), [("Press 1 for it.", "adopted"), ("Press nine for it.", "dropped")]
+)
+async def test_the_quick_recogniser_drafts_and_the_better_one_decides(better: str, guess: str) -> None:
+    rig = Rig(quick=CountingStt("press one for it"))
+    rig.stt.words = better.split()
+    rig.stt.gate = asyncio.Event()
+    await rig.hear(speech(1.0), silence(0.25))
+    while not rig.tts.said:
+        await asyncio.sleep(0.001)
+    assert rig.all(events.Final) == []
+    rig.stt.gate.set()
+    await rig.hear(silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and done.transcript == better
+    assert rig.guesses == [guess]
+    asked = [m.content for m in rig.llm.asked[-1] if m.role == "user"]
+    assert asked == ["press one for it" if guess == "adopted" else better]
+    await rig.session.close()
