@@ -112,13 +112,15 @@ class TurnDetector:
         return Signal.ENDED
 
 
-# Words after which hardly anybody is done; not those that often end a sentence ("turn it on",
-# "I think so", "thank you").
+# Words after which nobody is done, and words after which few are ("than he was" may well be all).
+# Not those that often end a sentence: "turn it on", "I think so", "thank you".
 _GOES_ON = frozenset(
+    "a an the and or but because if when while whose my your our their um uh er plus minus times dot dash".split()
+)
+_MAY_GO_ON = frozenset(
     """
-    a an the and or but because if when while whose as of to at by from with into between my your our
-    their i we they he she i'm you're we're they're is are was were would could should um uh er plus
-    minus times dot dash like
+    as of to at by from with into between like i we they he she i'm you're we're they're
+    is are was were would could should
     """.split()
 )
 _FINISHED = re.compile(r"[.?!。？！…]['\"”’)]*$")
@@ -145,17 +147,19 @@ def end_wait_ms(text: str, config: TurnConfig, over: float | None = None) -> flo
         return config.end_ms * 2.4
     bare = re.sub(r"[^\w'\s-]", "", text.lower()).split()
     asked = text.endswith(("?", "？"))
-    if bare and bare[-1] in _GOES_ON and not asked:
+    last = bare[-1] if bare and not asked else ""
+    sure = over is not None and over >= _SURE
+    if last in _GOES_ON or (last in _MAY_GO_ON and not sure):
         return config.end_ms * 2.4
     if len(bare) > 2 and _DICTATED.search(text) and not asked:
         return config.end_ms * 1.6
     if _COMMA.search(text):
         # Recognisers put one at the end of many a whole sentence: the voice knows better.
-        return config.end_ms * (1.0 if over is not None and over >= _SURE else 2.4)
+        return config.end_ms * (1.0 if sure else 2.4)
     finished = bool(_FINISHED.search(text))
     if over is None:
         return config.end_ms * (0.6 if finished else 1.0)
-    if over >= _SURE:
+    if sure:
         return config.end_ms * (0.4 if finished else 0.6)
     if over >= _LIKELY:
         return config.end_ms * (0.6 if finished else 1.0)

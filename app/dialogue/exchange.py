@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from app.audio.buffer import AudioBuffer
-from app.dialogue.agreement import join_words, split_words
+from app.dialogue.agreement import join_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME
 from app.dialogue.guards import cleaned, nobody_said
 from app.dialogue.segmenter import Segmenter
-from app.dialogue.utterance import FinalWords
+from app.dialogue.utterance import FinalWords, timed
 from app.roles import (
     SAMPLE_RATE,
     AudioChunk,
@@ -50,19 +50,13 @@ async def transcribe(
         language = transcript.language
         heard.append((transcript.confidence, len(piece)))
         offset = start / SAMPLE_RATE
-        spoken = transcript.words or _spread(transcript.text, len(piece) / SAMPLE_RATE, transcript.confidence)
+        spoken = timed(transcript, len(piece) / SAMPLE_RATE)
         words += [replace(w, start=w.start + offset, end=w.end + offset) for w in spoken]
     total = sum(n for _, n in heard) or 1
     confidence = sum(c * n for c, n in heard) / total
     return FinalWords(
         join_words([w.text for w in words]), tuple(words), language, confidence, 0.0 if heard else 1.0
     )
-
-
-def _spread(text: str, seconds: float, confidence: float) -> list[Word]:
-    texts = split_words(text)
-    step = seconds / max(1, len(texts))
-    return [Word(t, round(i * step, 3), round((i + 1) * step, 3), confidence) for i, t in enumerate(texts)]
 
 
 async def _pieces(roles: RoleSet, sound: AsyncIterator[Samples]) -> AsyncIterator[tuple[int, Samples, float]]:

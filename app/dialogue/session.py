@@ -332,7 +332,10 @@ class Session:
             async with self._finishing:
                 try:
                     final = await utterance.finish(end)
-                except ColloquyError as error:
+                except Exception as error:  # whatever it is, the recording is kept and the turn ends
+                    if not isinstance(error, ColloquyError):
+                        log.exception("an utterance was not transcribed")
+                        error = ColloquyError("recognition failed inside; the log has the details")
                     turn.failed = True
                     replies.drop_draft()
                     replies.note(turn)

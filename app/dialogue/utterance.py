@@ -129,7 +129,7 @@ class Utterance:
         return replace(heard.result(), text=self._with(heard.result()))
 
     def _with(self, transcript: Transcript) -> str:
-        texts, _ = self._agreement.finish([w.text for w in _timed(transcript, 0.0)])
+        texts, _ = self._agreement.finish([w.text for w in timed(transcript, 0.0)])
         return join_words([w.text for w in self._done_words] + texts)
 
     def heard(self, end: int) -> None:
@@ -273,12 +273,12 @@ class Utterance:
     def _take(self, transcript: Transcript, end: int) -> None:
         """Make the chunk that ends at `end` firm and begin the next one there."""
         offset = (self._chunk_start - self.start) / SAMPLE_RATE
-        timed = _timed(transcript, (end - self._chunk_start) / SAMPLE_RATE)
-        texts, sources = self._agreement.finish([w.text for w in timed])
+        heard = timed(transcript, (end - self._chunk_start) / SAMPLE_RATE)
+        texts, sources = self._agreement.finish([w.text for w in heard])
         last = offset
         for text, source in zip(texts, sources, strict=True):
             # A word the final pass did not have stands where its neighbour ends.
-            at = timed[source] if source is not None else Word(text, last - offset, last - offset, 0.3)
+            at = heard[source] if source is not None else Word(text, last - offset, last - offset, 0.3)
             self._done_words.append(Word(text, at.start + offset, at.end + offset, at.confidence))
             last = at.end + offset
         self._done.append((transcript, end - self._chunk_start))
@@ -293,7 +293,7 @@ class Utterance:
         return begin + int(np.square(blocks).sum(axis=1).argmin()) * size + size // 2
 
 
-def _timed(transcript: Transcript, seconds: float) -> list[Word]:
+def timed(transcript: Transcript, seconds: float) -> list[Word]:
     """The words with times; for engines that give none they are spread over `seconds` by length."""
     if transcript.words:
         return list(transcript.words)

@@ -67,7 +67,7 @@ class Tape:
         self._until = max(self._until, self._now()) + len(pcm16) / 2 / self.sample_rate
 
     def stop(self) -> None:
-        left = int(max(0.0, self._until - self._now()) * self.sample_rate)
+        left = round(max(0.0, self._until - self._now()) * self.sample_rate)
         del self._pcm[max(self._begin, len(self._pcm) - 2 * left) :]
         self._until = self._now()
 

@@ -234,7 +234,7 @@ async def test_no_server_is_said_clearly() -> None:
 async def test_another_program_is_not_taken_for_the_server() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}')
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
         writer.close()
 
     listener = await asyncio.start_server(answer, "127.0.0.1", 0)
