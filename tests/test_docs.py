@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import Server
+from serving import Server
 
 import app
 import corpus

@@ -115,7 +115,9 @@ class TurnDetector:
 # Words after which nobody is done, and words after which few are ("than he was" may well be all).
 # Not those that often end a sentence: "turn it on", "I think so", "thank you".
 _GOES_ON = frozenset(
-    "a an the and or but because if when while whose my your our their um uh er plus minus times dot dash".split()
+    """
+    a an the and or but because if when while whose my your our their um uh er plus minus times dot dash
+    """.split()
 )
 _MAY_GO_ON = frozenset(
     """

@@ -16,6 +16,7 @@ from app.roles import BadInput, Busy, ColloquyError, NotAllowed, NotFound, TooLa
 
 _HOST = re.compile(r"[\w.:%-]+$")
 _TIMEOUT = httpx.Timeout(30, connect=5)
+_HEALTH_S = 3.0
 
 
 class NoServer(ColloquyError):
@@ -57,7 +58,7 @@ async def health(url: str) -> dict[str, Any]:
     """What `/health` of the server at `url` says. Raises `NoServer`."""
     url = base_url(url)
     async with rest(url) as http:
-        answer = await _json(url, http, "GET", "/health")
+        answer = await _json(url, http, "GET", "/health", timeout=_HEALTH_S)
     if "roles" not in answer:
         raise NoServer(f"what answers at {url} is not Colloquy")
     return answer
@@ -81,10 +82,16 @@ async def create_session(
 
 
 async def _json(
-    url: str, http: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None = None
+    url: str,
+    http: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    timeout: float | httpx.Timeout = _TIMEOUT,
 ) -> dict[str, Any]:
     try:
-        response = await http.request(method, path, json=body)
+        response = await http.request(method, path, json=body, timeout=timeout)
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise NoServer(f"no server answers at {url} ({reason}): start one with `colloquy serve`") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, make_settings, running
+from serving import Server, make_settings, running
 from wire_client import talking
 
 import corpus

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from conftest import make_settings, running
+from serving import make_settings, running
 from wire_client import join, new_session
 
 import corpus

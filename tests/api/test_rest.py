@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, make_settings, running
 from prometheus_client.parser import text_string_to_metric_families
+from serving import Server, make_settings, running
 
 import corpus
 

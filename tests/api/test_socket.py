@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import soxr
-from conftest import Server
+from serving import Server
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from wire_client import Wire, join, new_session, talking
 

@@ -24,7 +24,7 @@ class Command:
 
     def environment(self, **changes: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        return kept | {"HOME": str(self.folder), "PYTHONPATH": str(ROOT)} | self.settings | changes
+        return kept | {"HOME": str(self.folder)} | self.settings | changes
 
     def __call__(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end. `changes`: other settings."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
-from command import Command
+from command import ROOT, Command
 
 
 @pytest.fixture
@@ -20,7 +21,16 @@ def free_port() -> int:
 @pytest.fixture
 def colloquy(tmp_path: Path, models_dir: Path, free_port: int) -> Command:
     """The command, where no server runs yet."""
-    folder = tmp_path / "here"
+    folder, modules = tmp_path / "here", tmp_path / "modules"
     folder.mkdir()
-    settings = {"MODELS_DIR": str(models_dir), "DATA_DIR": str(tmp_path / "data"), "PORT": str(free_port)}
+    modules.mkdir()
+    # What `import sounddevice` does where PortAudio is not installed: whether this machine has a
+    # sound card must not matter.
+    (modules / "sounddevice.py").write_text('raise OSError("PortAudio library not found")')
+    settings = {
+        "MODELS_DIR": str(models_dir),
+        "DATA_DIR": str(tmp_path / "data"),
+        "PORT": str(free_port),
+        "PYTHONPATH": f"{modules}{os.pathsep}{ROOT}",
+    }
     return Command(folder, settings)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from command import Command
-from conftest import Server
+
+if TYPE_CHECKING:
+    from serving import Server
 
 
 def test_a_good_machine_is_well(server: Server, colloquy: Command) -> None:

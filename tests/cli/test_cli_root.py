@@ -42,7 +42,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = "numpy pydantic pydantic_settings fastapi starlette uvicorn httpx websockets sqlalchemy av asyncio".split()
+heavy = "numpy fastapi starlette uvicorn httpx websockets sqlalchemy av asyncio".split()
 print("LOADED", [name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(

@@ -8,12 +8,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from command import Command
-from conftest import Server
+
+if TYPE_CHECKING:
+    from serving import Server
 
 
 @contextmanager
@@ -50,7 +53,8 @@ def test_ctrl_c_ends_it_and_a_second_one_at_once(colloquy: Command) -> None:
         # A request that does not come to its end keeps the server from ending.
         with socket.create_connection((parts.hostname, parts.port or 0)) as stuck:
             stuck.sendall(
-                b"POST /stt HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nx"
+                b"POST /api/v1/sessions HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
             )
             time.sleep(0.5)
             running.send_signal(signal.SIGINT)

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Server
 from playwright.async_api import Browser, Page, async_playwright, expect
+from serving import Server
 
 import corpus
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, make_settings, running
 from cutting_proxy import cutting_proxy
+from pydantic import SecretStr
+from rich.console import Console
 from websockets.asyncio.client import connect as raw_connect
 
 from app.api.messages import (
@@ -23,10 +24,15 @@ from app.api.messages import (
     TurnComplete,
 )
 from app.audio.codecs import unpack_pcm16
+from app.cli.server import embedded
 from app.roles import BadInput, Busy, ColloquyError, NotAllowed, NotFound
+from app.settings import Settings
 from app.talk import NoServer, Pace, Recording, Sound, Talk, connect, health
 from app.talk.client import KEPT_S
 from corpus import load, recordings, wer
+
+if TYPE_CHECKING:
+    from serving import Server
 
 OUT = {"codec": "pcm16", "sample_rate": 24000, "binary": True}
 
@@ -198,14 +204,14 @@ async def test_a_full_server_says_when_to_come_again(server: Server) -> None:
                 await http.delete(f"/api/v1/sessions/{session}")
 
 
-async def test_a_key_is_needed_where_one_is_set(models_dir: Path, tmp_path: Path) -> None:
-    settings = make_settings(models_dir, tmp_path, api_keys=["open-sesame"])
-    with running(settings) as locked:
+async def test_a_key_is_needed_where_one_is_set(settings: Settings) -> None:
+    locked = settings.model_copy(update={"api_keys": [SecretStr("open-sesame")]})
+    async with embedded(locked, Console(stderr=True)) as url:
         for key in (None, "wrong"):
             with pytest.raises(NotAllowed, match="needs an API key"):
-                async with connect(locked.url, api_key=key):
+                async with connect(url, api_key=key):
                     pass
-        async with connect(locked.url, api_key="open-sesame") as talk:
+        async with connect(url, api_key="open-sesame") as talk:
             assert talk.session_id
 
 

@@ -157,7 +157,7 @@ def test_a_card_that_cannot_be_opened_is_named(card: SimpleNamespace) -> None:
         raise RuntimeError("device busy")
 
     card.RawOutputStream = refuse
-    with pytest.raises(Misconfigured, match="'loud one'.*device busy"):
+    with pytest.raises(Misconfigured, match=r"'loud one'.*device busy"):
         Loudspeaker(Device("loud one", RATE))
 
 

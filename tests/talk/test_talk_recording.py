@@ -84,7 +84,7 @@ def test_a_pause_is_between_sentences_and_not_between_words() -> None:
 async def test_a_file_that_is_no_recording_is_named(tmp_path: Path) -> None:
     path = tmp_path / "picture.wav"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
-    with pytest.raises(BadAudio, match="picture.wav.*PNG"):
+    with pytest.raises(BadAudio, match=r"picture\.wav.*PNG"):
         await Recording.load(path)
 
 

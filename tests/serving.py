@@ -1,0 +1,60 @@
+"""A server as `colloquy serve` runs it, for tests."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.settings import Settings
+
+
+def make_settings(models_dir: Path, data: Path, **changes: object) -> Settings:
+    """Settings that no environment or file of this machine changes."""
+    given: dict[str, object] = {"models_dir": models_dir, "data_dir": data / "data", "port": 0}
+    return Settings(_env_file=None, **(given | changes))  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server. `url` has no slash at its end."""
+
+    url: str
+    app: FastAPI
+    settings: Settings
+
+    @property
+    def ws(self) -> str:
+        """The same for WebSockets."""
+        return self.url.replace("http", "ws", 1)
+
+
+@contextmanager
+def running(settings: Settings, app: FastAPI | None = None) -> Iterator[Server]:
+    """Serve on a free port of loopback, on a thread of its own, as `colloquy serve` does."""
+    app = app or create_app(settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, log_config=None, ws="websockets-sansio", ws_max_size=1 << 24, timeout_graceful_shutdown=10
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("the server did not start")
+        time.sleep(0.02)
+    try:
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app, settings)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        listener.close()
