@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common.paced import Exchange, Talker, talking
+from benchmarks.common.paced import Exchange, talking
 from benchmarks.common.report import (
     console,
     machine,
@@ -105,18 +105,15 @@ async def converse(url: str, session: int, recordings: Sequence[Recording]) -> t
     """Say all recordings in one conversation; the first is for warming up and does not count. Also
     how late this client ever was, in seconds."""
     asked: list[Asked] = []
+    sounds = [load(recording) for recording in recordings]  # now: reading would hold up the microphone
     async with talking(url) as talker:
-        await _ask(talker, session, recordings[0])
+        await talker.ask(sounds[0])
         talker.lag = 0.0
-        for number, recording in enumerate(recordings[1:], 1):
-            one = await _ask(talker, session, recording)
+        for number, (recording, sound) in enumerate(zip(recordings[1:], sounds[1:], strict=True), 1):
+            one = Asked(session, recording, await talker.ask(sound))
             asked.append(one)
             note(f"session {session} turn {number}: {ms(one.seconds)} ms  {recording.id}  {one.transcript}")
     return asked, talker.lag
-
-
-async def _ask(talker: Talker, session: int, recording: Recording) -> Asked:
-    return Asked(session, recording, await talker.ask(load(recording)))
 
 
 def chosen(session: int, sessions: int, turns: int) -> list[Recording]:

@@ -22,19 +22,13 @@ _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]
 _PASSES = 3
 _SURE = 0.7
 
-_DIGITS = {
-    word: str(value)
-    for value, word in enumerate("zero one two three four five six seven eight nine ten".split())
-}
-
 
 def same_words(a: str, b: str) -> bool:
     """Whether two recognisers heard the same, however each writes it: case, punctuation and small
     numbers ("Press 1", "press one.") do not count."""
 
     def plain(text: str) -> list[str]:
-        words = [_norm(w) for w in split_words(text)]
-        return [_DIGITS.get(w, w) for w in words if w]
+        return [word for w in split_words(text) if (word := _norm(w))]
 
     return plain(a) == plain(b)
 
@@ -71,8 +65,16 @@ def _is_cjk(char: str) -> bool:
     return "\u3000" <= char <= "\u9fff" or "\uff00" <= char <= "\uffef"
 
 
+_DIGITS = {
+    word: str(value)
+    for value, word in enumerate("zero one two three four five six seven eight nine ten".split())
+}
+
+
 def _norm(word: str) -> str:
-    return _PUNCTUATION.sub("", word.lower())
+    """The word as it is compared: without case and punctuation, a small number as its digit."""
+    bare = _PUNCTUATION.sub("", word.lower())
+    return _DIGITS.get(bare, bare)
 
 
 def align(firm: Sequence[str], soft: Sequence[str], heard: Sequence[str]) -> tuple[int, list[int | None]]:

@@ -58,7 +58,7 @@ async def health(url: str) -> dict[str, Any]:
     """What `/health` of the server at `url` says. Raises `NoServer`."""
     url = base_url(url)
     async with rest(url) as http:
-        answer = await _json(url, http, "GET", "/health", timeout=_HEALTH_S)
+        answer = await _json(url, http, "GET", "/health", patience=_HEALTH_S)
     if "roles" not in answer:
         raise NoServer(f"what answers at {url} is not Colloquy")
     return answer
@@ -88,10 +88,10 @@ async def _json(
     path: str,
     body: dict[str, Any] | None = None,
     *,
-    timeout: float | httpx.Timeout = _TIMEOUT,
+    patience: float | httpx.Timeout = _TIMEOUT,
 ) -> dict[str, Any]:
     try:
-        response = await http.request(method, path, json=body, timeout=timeout)
+        response = await http.request(method, path, json=body, timeout=patience)
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise NoServer(f"no server answers at {url} ({reason}): start one with `colloquy serve`") from error

@@ -8,15 +8,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from command import Command
-
-if TYPE_CHECKING:
-    from serving import Server
+from serving import Server
 
 
 @contextmanager
@@ -40,11 +37,13 @@ def test_it_serves_the_page_and_ends_when_told(colloquy: Command) -> None:
     with served(colloquy, "--open") as (running, url):
         assert httpx.get(f"{url}/health").json()["status"] == "healthy"
         assert httpx.get(url).status_code == 200
+        assert running.stdout is not None
+        assert running.stdout.readline() == "\n"
+        assert "no browser to open here" in running.stdout.readline()
         running.send_signal(signal.SIGTERM)
-        out, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=60)
     assert running.returncode == 0
     assert "Traceback" not in err
-    assert "no browser to open here" in out
 
 
 def test_ctrl_c_ends_it_and_a_second_one_at_once(colloquy: Command) -> None:

@@ -7,17 +7,14 @@ import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from command import Command, events
+from serving import Server
 
 from app.audio.wav import wav_bytes
 from corpus import load, recordings, wer
-
-if TYPE_CHECKING:
-    from serving import Server
 
 
 def recorded(id_: str) -> tuple[Path, str]:

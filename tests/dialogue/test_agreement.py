@@ -27,6 +27,13 @@ def test_a_word_that_the_pass_is_unsure_of_is_not_firm() -> None:
     assert agreement.committed == "it"
 
 
+def test_a_firm_number_is_not_said_again_when_the_final_pass_writes_it_in_digits() -> None:
+    agreement = Agreement()
+    agreement.firm, agreement.soft = ["Seven"], ["of", "clubs."]
+    words, _ = agreement.finish("7 of clubs.".split())
+    assert words == ["Seven", "of", "clubs."]
+
+
 def test_what_two_recognisers_write_differently_is_the_same() -> None:
     assert same_words("Press one to accept, or two.", "press 1 to accept or 2")
     assert not same_words("Press one", "Press nine")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
-from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from cutting_proxy import cutting_proxy
 from pydantic import SecretStr
 from rich.console import Console
+from serving import Server
 from websockets.asyncio.client import connect as raw_connect
 
 from app.api.messages import (
@@ -30,9 +29,6 @@ from app.settings import Settings
 from app.talk import NoServer, Pace, Recording, Sound, Talk, connect, health
 from app.talk.client import KEPT_S
 from corpus import load, recordings, wer
-
-if TYPE_CHECKING:
-    from serving import Server
 
 OUT = {"codec": "pcm16", "sample_rate": 24000, "binary": True}
 
@@ -263,11 +259,3 @@ async def test_what_is_no_address_is_refused(url: str) -> None:
 async def test_health_takes_the_address_without_a_scheme(server: Server) -> None:
     answer = await health(server.url.removeprefix("http://"))
     assert answer["status"] == "healthy"
-
-
-def test_server_messages_with_sound_stay_messages() -> None:
-    """What benchmarks rely on: `Sound` is the protocol's message, and more."""
-    from app.api.messages import AudioChunkOut
-
-    assert issubclass(Sound, AudioChunkOut)
-    assert not dataclasses.is_dataclass(Sound)
