@@ -296,12 +296,19 @@ class Session:
             on_partial=lambda u: self._hear_partial(turn, u),
         )
         self._replies.read_ahead("")
+        if self._replies.state == "speaking":
+            self._barge_in()
+        self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
+
+    def _barge_in(self) -> None:
         if self.config.turn.interrupt:
             self.interrupt("speech")
-        self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
 
     def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
         self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
+        # A reply that nobody has heard anything of is stopped by words, not by a cough.
+        if not nobody_said(utterance.text, utterance.confidence, 0.0, self._detector.voiced_ms):
+            self._barge_in()
         self._replies.read_ahead(utterance.committed)
 
     def _committed(self) -> None:
@@ -351,11 +358,9 @@ class Session:
                     self._emit(TurnDropped(turn.id, "no words were recognised"))
                     return
                 self._transcribed(turn, utterance, final)
-                talking_again = self._utterance is not None and self.config.turn.interrupt
-                if talking_again or self._closed:
-                    # One answer to both, or nobody there to hear it.
+                if self._closed:
+                    # Nobody is there to hear an answer.
                     replies.drop_draft()
-                    replies.interrupt("speech")
                     replies.note(turn)
                     turn.interrupted = True
                     self._complete(turn)

@@ -47,6 +47,7 @@ class CountingStt:
         self.words = words.split()
         self.calls: list[int] = []
         self.fails = False
+        self.deaf_under_s = 0.0
         self.gate: asyncio.Event | None = None
 
     async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
@@ -56,6 +57,8 @@ class CountingStt:
         if self.fails:
             raise EngineFailed("the recogniser is broken")
         voiced = int((np.abs(audio) > 0.1).sum())
+        if voiced < self.deaf_under_s * SAMPLE_RATE:
+            return Transcript("", confidence=0.0, no_speech=1.0)
         return Transcript(" ".join(self.words[: round(voiced / SAMPLE_RATE * 4)]), confidence=0.9)
 
     async def close(self) -> None:

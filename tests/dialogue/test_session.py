@@ -399,3 +399,48 @@ async def test_the_quick_recogniser_drafts_and_the_better_one_decides(better: st
     asked = [m.content for m in rig.llm.asked[-1] if m.role == "user"]
     assert asked == ["press one for it" if guess == "adopted" else better]
     await rig.session.close()
+
+
+async def test_a_cough_while_the_reply_is_being_thought_of_does_not_stop_it(rig: Rig) -> None:
+    rig.llm.pause = 0.05
+    rig.session.say("hello")
+    while not rig.llm.running:
+        await asyncio.sleep(0.001)
+    rig.stt.words = []
+    await rig.hear(speech(0.25), silence(1.0))
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete) and not done.interrupted
+    assert done.reply == rig.llm.text
+
+
+async def test_words_stop_a_reply_that_is_still_being_thought_of(rig: Rig) -> None:
+    rig.llm.pause = 5
+    rig.session.say("hello")
+    while not rig.llm.running:
+        await asyncio.sleep(0.001)
+    await rig.hear(speech(1.0))
+    [stopped] = await rig.until(events.Interrupted)
+    assert isinstance(stopped, events.Interrupted) and stopped.heard == ""
+
+
+async def test_who_goes_on_talking_gets_one_answer_to_all_of_it(rig: Rig) -> None:
+    rig.llm.pause = 0.2
+    await rig.hear(speech(1.0), silence(0.35), speech(0.75))
+    await rig.hear(silence(1.0))
+    done = await rig.until(events.TurnComplete, 2)
+    assert isinstance(done[0], events.TurnComplete) and done[0].interrupted and done[0].reply == ""
+    assert isinstance(done[1], events.TurnComplete) and done[1].reply == rig.llm.text
+    asked = [m.content for m in rig.llm.asked[-1] if m.role == "user"]
+    assert asked == ["one two three four one two three"]
+
+
+async def test_a_cough_right_after_the_question_does_not_cost_the_answer(rig: Rig) -> None:
+    rig.stt.deaf_under_s = 0.5
+    rig.stt.gate = asyncio.Event()
+    await rig.hear(speech(1.0), silence(0.5), speech(0.25))
+    rig.stt.gate.set()
+    await rig.hear(silence(1.0))
+    await rig.until(events.TurnDropped)
+    [done] = await rig.until(events.TurnComplete)
+    assert isinstance(done, events.TurnComplete)
+    assert not done.interrupted and done.reply == rig.llm.text
