@@ -113,7 +113,7 @@ async def test_wrong_content_is_refused_and_leaves_nothing(
     else:
         assert f"has {len(body)} bytes" in failure.value.message
         assert f"instead of {len(BODY)}" in failure.value.message
-    assert "COLLOQUY_MODELS_LOCAL" in failure.value.message
+    assert "MODELS_LOCAL" in failure.value.message
     assert "big.bin" in failure.value.message
     assert models.present("thing") is None
     assert leftovers(models.root) == []
@@ -144,7 +144,7 @@ async def test_a_wrong_local_file_comes_from_elsewhere(
     (local / "sub").mkdir(parents=True)
     (local / "big.bin").write_bytes(b"?" * len(BODY))
     (local / "sub" / "config.json").write_bytes(OTHER)
-    monkeypatch.setenv("COLLOQUY_MODELS_LOCAL", str(local))
+    monkeypatch.setenv("MODELS_LOCAL", str(local))
     folder = await store(tmp_path, hosted).fetch("thing", Heard())
     assert (folder / "big.bin").read_bytes() == BODY
     assert [path for path, _ in hosted.requests] == [hub_path("big.bin")]

