@@ -86,7 +86,9 @@ class Settings(BaseSettings):
     )
     llm_base_url: str | None = Field(None, description="for openai: base URL of the API")
     llm_api_key: SecretStr = Field(SecretStr(""), description="for openai: its key")
-    llm_context_tokens: int = Field(4096, ge=512, description="context window, tokens")
+    llm_context_tokens: int = Field(
+        2048, ge=512, description="context window, tokens; in process, a longer one is slower to read"
+    )
     llm_max_tokens: int = Field(256, ge=1, description="longest reply, tokens")
     llm_temperature: float = Field(0.7, ge=0, le=2, description="sampling temperature")
     llm_drafts: int | None = Field(

@@ -199,3 +199,7 @@ class Answers:
         turn.clock.mark(Stage.REPLY_DONE)
         self.history.assistant(turn.heard)
         self._reply = None
+        config = self.config
+        if self.history.make_room(config.instructions, self._roles.llm, config.max_reply_tokens):
+            self._read = ""
+            self.read_ahead("")

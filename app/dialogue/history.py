@@ -33,8 +33,8 @@ class History:
         """The system prompt and as many of the last messages as fit beside a reply of
         `reply_tokens`; with `asking`, as if the person had just said that.
 
-        When the window overflows, half of it is dropped at once: the prompt then keeps its
-        beginning for many turns, and with it the model's cache of it.
+        When the window overflows, three quarters of it are dropped at once: the prompt then keeps
+        its beginning for many turns, and with it the model's cache of it.
         """
         messages = list(self.messages)
         if asking:
@@ -42,10 +42,22 @@ class History:
                 asking = f"{messages.pop().content} {asking}"
             messages.append(ChatMessage("user", asking))
         room = llm.context_tokens - reply_tokens - llm.count_tokens(instructions)
-        sizes = [llm.count_tokens(m.content) for m in messages]
-        if sum(sizes[self._from :]) > room:
-            while self._from < len(sizes) - 1 and sum(sizes[self._from :]) > room // 2:
-                self._from += 1
-            while self._from < len(sizes) - 1 and messages[self._from].role != "user":
-                self._from += 1
+        self._fit(messages, llm, room, room)
         return [ChatMessage("system", instructions), *messages[self._from :]]
+
+    def make_room(self, instructions: str, llm: LanguageModel, reply_tokens: int) -> bool:
+        """Drop old messages now if the window is nearly full, while nobody waits for an answer:
+        what is left must be read anew. Whether anything was dropped."""
+        room = llm.context_tokens - reply_tokens - llm.count_tokens(instructions)
+        return self._fit(self.messages, llm, room * 3 // 4, room)
+
+    def _fit(self, messages: list[ChatMessage], llm: LanguageModel, most: int, room: int) -> bool:
+        sizes = [llm.count_tokens(m.content) for m in messages]
+        if sum(sizes[self._from :]) <= most:
+            return False
+        before = self._from
+        while self._from < len(sizes) - 1 and sum(sizes[self._from :]) > room // 4:
+            self._from += 1
+        while self._from < len(sizes) - 1 and messages[self._from].role != "user":
+            self._from += 1
+        return self._from != before

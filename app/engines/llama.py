@@ -27,7 +27,7 @@ class Llama:
         *,
         threads: int,
         slots: int = 4,
-        context_tokens: int = 4096,
+        context_tokens: int = 2048,
         gpu_layers: int = 0,
         on_usage: Callable[[float], None] = lambda percent: None,
     ) -> None:

@@ -39,3 +39,18 @@ def test_one_message_too_long_for_the_window_is_still_sent() -> None:
     history = History()
     history.user("word " * 100)
     assert len(history.window("be kind", llm, 10)) == 2
+
+
+def test_room_is_made_before_it_is_needed() -> None:
+    llm = ScriptedLlm()
+    llm.context_tokens = 300
+    history = History()
+    dropped = 0
+    for i in range(60):
+        history.user(f"question {i} " + "word " * 8)
+        before = history.window("be kind", llm, 100)
+        history.assistant("answer " * 5)
+        dropped += history.make_room("be kind", llm, 100)
+        if i:
+            assert before[1].role == "user"
+    assert 2 < dropped < 20
