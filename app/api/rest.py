@@ -97,18 +97,16 @@ async def _ready(context: Context) -> RoleSet:
     return await context.runtime.roles()
 
 
-async def _sound(context: Context, file: UploadFile) -> AsyncIterator[Samples]:
+async def _sound(context: Context, file: UploadFile, field: str) -> AsyncIterator[Samples]:
     limit = context.settings.max_upload_mb
     if (file.size or 0) > limit * 1e6:
-        raise TooLarge(f"a file may have {limit:g} MB", field="file")
-    async for block in stream_file(
-        file.file, max_seconds=context.settings.max_audio_s, name=file.filename or "file"
-    ):
+        raise TooLarge(f"a file may have {limit:g} MB", field=field)
+    async for block in stream_file(file.file, max_seconds=context.settings.max_audio_s, name=field):
         yield block
 
 
 async def _hear(
-    context: Context, roles: RoleSet, file: UploadFile, language: str | None, owner: str
+    context: Context, roles: RoleSet, file: UploadFile, field: str, language: str | None, owner: str
 ) -> tuple[FinalWords, list[Samples]]:
     """The words and the sound of an upload."""
     wanted = language or context.default_config().language
@@ -117,7 +115,7 @@ async def _hear(
     blocks: list[Samples] = []
 
     async def kept() -> AsyncIterator[Samples]:
-        async for block in _sound(context, file):
+        async for block in _sound(context, file, field):
             blocks.append(block)
             yield block
 
@@ -133,7 +131,7 @@ async def stt(
     language: Annotated[str | None, Form(pattern=r"^([a-z]{2,3}|auto)$")] = None,
 ) -> Transcription:
     """What was said in a recording."""
-    words, _ = await _hear(context, await _ready(context), file, language, owner)
+    words, _ = await _hear(context, await _ready(context), file, "file", language, owner)
     return Transcription(
         text=words.text,
         language=words.language,
@@ -186,7 +184,7 @@ async def conversation(
         latency[stage] = round((time.monotonic() - began) * 1000, 1)
 
     roles = await _ready(context)
-    words, blocks = await _hear(context, roles, audio_file, None, owner)
+    words, blocks = await _hear(context, roles, audio_file, "audio_file", None, owner)
     mark("stt_final")
     if not words.text:
         raise BadInput("no words were recognised in that recording", field="audio_file")
