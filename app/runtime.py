@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from app.engines.workers import Workers
@@ -45,8 +46,8 @@ class Build:
     settings: Settings
     workers: Workers
     metrics: Metrics
-    fetch: Callable[[str], Awaitable[Any]]
-    """Gives the folder (`Path`) of a model of the manifest, fetching it if need be."""
+    fetch: Callable[[str], Awaitable[Path]]
+    """Gives the folder of a model of the manifest, fetching it if need be."""
 
 
 async def _silero(b: Build) -> Any:
@@ -84,8 +85,6 @@ async def _moonshine(b: Build) -> Any:
 
 
 async def _llama(b: Build) -> Any:
-    from pathlib import Path
-
     from app.engines.llama import Llama
 
     s = b.settings

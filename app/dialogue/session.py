@@ -98,6 +98,8 @@ class Session:
         self._answers: Answers | None = None
         self._turn: Turn | None = None
         self._utterance: Utterance | None = None
+        # When the last sound that held speech arrived: where the turn's clock begins.
+        self._last_voice = 0.0
         self._finishing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -246,8 +248,6 @@ class Session:
                     self._end_speech()
         if self._utterance is None:
             self._audio.drop_before(detector.position - SAMPLE_RATE)
-
-    _last_voice = 0.0
 
     def _hold(self, probability: float) -> None:
         """Push-to-talk: everything is speech until `commit`; the detector only measures."""
