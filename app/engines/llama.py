@@ -1,7 +1,8 @@
 """A GGUF model in process, through llama.cpp's own server core (xllamacpp).
 
-The server core batches the sessions' replies together and keeps the system prompt's KV cache,
-which is what makes the first token quick. The library always opens an HTTP listener on
+The core batches the sessions' replies together. It has a number of slots, each with a KV cache of
+what it read last; reading is what costs time before the first token, so a session keeps its slot
+as long as it is among the last to have talked. The library always opens an HTTP listener on
 loopback; it is locked with a random key that nobody is told.
 """
 
@@ -10,12 +11,33 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.roles import ChatMessage, EngineFailed, EngineInfo, Job, LlmOptions
+
+_BATCH = 32
+"""Tokens of a prompt read in one go on the CPU, about 0.3 s on one core. Work stops between
+batches, and replies of others get a token between them; reading in larger ones is 10 % cheaper."""
+_REUSE = 64
+"""A run of at least so many tokens that comes later in the cache than in the prompt is moved, not
+read anew: what stays of a conversation whose oldest turns were dropped."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A place to work with a cache. `owner` is whom it is kept for, `holds` whose text the cache
+    is of; they differ until the first request of a new owner has begun."""
+
+    id: int
+    owner: str = ""
+    holds: str = ""
+    busy: bool = False
+    used: float = 0.0
 
 
 class Llama:
@@ -32,9 +54,10 @@ class Llama:
         on_usage: Callable[[float], None] = lambda percent: None,
     ) -> None:
         """Loads the model: blocking, about 1 s for 0.5 B parameters. `slots` replies are written
-        at once, each with a window of `context_tokens`. Use fewer `threads` than there are cores:
-        the memory is the limit, and one thread that lags stops all the others. `on_usage` is told,
-        on a thread of ours, how full a reply's context window was at its end (0–100)."""
+        at once and as many sessions' caches kept, each with a window of `context_tokens` (12 KB a
+        token for 0.5 B parameters). Use fewer `threads` than there are cores: the memory is the
+        limit, and one thread that lags stops all the others. `on_usage` is told, on a thread of
+        ours, how full a reply's context window was at its end (0–100)."""
         import xllamacpp
 
         if not path.is_file():
@@ -44,6 +67,12 @@ class Llama:
         params.n_ctx = context_tokens * slots
         params.n_parallel = slots
         params.n_gpu_layers = gpu_layers
+        if not gpu_layers:
+            params.n_batch = params.n_ubatch = max(_BATCH, slots)
+            # Flash attention is the slower one on a CPU: by a fifth with 1,500 tokens in the cache.
+            params.flash_attn_type = 0
+        # Slots are chosen here, which leaves nothing for the core's own cache of prompts in RAM.
+        params.cache_ram_mib = 0
         for cpu in (params.cpuparams, params.cpuparams_batch):
             cpu.n_threads = threads
             # llama.cpp's threads wait for each other after every operation. Spinning there while
@@ -61,7 +90,10 @@ class Llama:
         self._context_tokens = context_tokens
         self._on_usage = on_usage
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llm")
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = [_Slot(i) for i in range(slots)]
+        # Who waits for a slot, in order of arrival.
+        self._waiting: list[tuple[str, asyncio.Future[_Slot]]] = []
+        self._closed = False
 
     @property
     def info(self) -> EngineInfo:
@@ -76,13 +108,21 @@ class Llama:
         return len(text.encode()) // 3 + 8
 
     async def close(self) -> None:
-        """Stop taking work. The library frees the model with its object."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Stop all work; replies that are being written fail. The library frees the model with its
+        object."""
+        self._closed = True
+        for _, granted in self._waiting:
+            if not granted.done():
+                granted.set_exception(_closed())
+        self._waiting.clear()
+        # The core is asked to stop after each batch and each token: this does not take long.
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[str, None]:
-        """See `LanguageModel`. Replies beyond the slots wait in order of arrival."""
+        """See `LanguageModel`. One request of an owner runs at a time; those of owners beyond the
+        slots wait in order of arrival."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
         stop = threading.Event()
@@ -91,23 +131,16 @@ class Llama:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, item)
 
-        def on_chunk(chunk: Any) -> bool:
-            if stop.is_set():
-                return True
-            try:
-                if text := _text_of(chunk):
-                    put(text)
-                if timings := chunk.get("timings"):
-                    used = sum(timings[n] for n in ("cache_n", "prompt_n", "predicted_n"))
-                    self._on_usage(used / self._context_tokens * 100)
-            except EngineFailed as error:
-                put(error)
-                return True
-            return False
+        def on_chunk(chunk: Any) -> None:
+            if text := _text_of(chunk):
+                put(text)
+            if timings := chunk.get("timings"):
+                used = sum(timings[n] for n in ("cache_n", "prompt_n", "predicted_n"))
+                self._on_usage(used / self._context_tokens * 100)
 
         body = _body(messages) | {"max_tokens": options.max_tokens, "temperature": options.temperature}
-        running = await self._start(lambda: self._server.handle_chat_completions(body, on_chunk))
-        running.add_done_callback(lambda ended: put(_failure(ended)))
+        running = self._start(await self._take(job.owner), body, stop, on_chunk)
+        running.add_done_callback(lambda ended: put(ended.exception()))
         try:
             while (piece := await pieces.get()) is not None:
                 if isinstance(piece, BaseException):
@@ -117,25 +150,105 @@ class Llama:
             stop.set()
 
     async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
-        """Read `messages` into the cache, so that a reply to what begins like them starts sooner.
-        Costs the same work as reading them later would."""
-        if self._slots.locked():
+        """Read `messages` into the owner's cache, so that a reply to what begins like them starts
+        sooner. Costs the same work as reading them later would; what was read before a
+        cancellation counts. Nothing is done for a new owner while all slots are busy."""
+        known = job.owner and any(slot.owner == job.owner for slot in self._slots)
+        if not known and all(slot.busy for slot in self._slots):
             return
-        body = _body(messages) | {"max_tokens": 0}
-        await asyncio.wait(
-            [await self._start(lambda: self._server.handle_chat_completions(body, lambda c: False))]
-        )
+        stop = threading.Event()
+        # Without what leads over to the answer: there will be more to read before it.
+        body = _body(messages) | {"max_tokens": 0, "add_generation_prompt": False}
+        try:
+            await asyncio.wait([self._start(await self._take(job.owner), body, stop)])
+        finally:
+            stop.set()
 
-    async def _start(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Run `work` on a thread once there is a slot. The slot is held until the thread ends, not
-        until the caller leaves: a cancelled reply occupies llama.cpp up to its next token."""
-        await self._slots.acquire()
+    async def _take(self, owner: str) -> _Slot:
+        """The owner's slot, or the least recently used one, once it is idle. It is busy then."""
+        if self._closed:
+            raise _closed()
+        granted: asyncio.Future[_Slot] = asyncio.get_running_loop().create_future()
+        self._waiting.append((owner, granted))
+        self._assign()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            # It may have been granted in the very moment of the cancellation.
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._give(granted.result())
+            raise
+
+    def _give(self, slot: _Slot) -> None:
+        slot.busy, slot.used = False, time.monotonic()
+        self._assign()
+
+    def _assign(self) -> None:
+        """Grant idle slots to those who wait."""
+        for waiting in tuple(self._waiting):
+            owner, granted = waiting
+            slot = None if granted.done() else self._idle(owner)
+            if slot is not None:
+                slot.busy, slot.owner = True, owner
+                granted.set_result(slot)
+            if granted.done():
+                self._waiting.remove(waiting)
+
+    def _idle(self, owner: str) -> _Slot | None:
+        """The slot to be used for `owner`, if it is idle. Nameless work has none of its own."""
+        for slot in self._slots:
+            if owner and slot.owner == owner:
+                return None if slot.busy else slot
+        idle = [slot for slot in self._slots if not slot.busy]
+        return min(idle, key=lambda slot: slot.used, default=None)
+
+    def _start(
+        self,
+        slot: _Slot,
+        body: dict[str, Any],
+        stop: threading.Event,
+        on_chunk: Callable[[Any], None] = lambda chunk: None,
+    ) -> asyncio.Future[None]:
+        """Send a request on a thread, until it ends or `stop` is set. Fails with `EngineFailed`.
+
+        The slot is held until the thread ends, not until the caller leaves: stopped work occupies
+        the core up to the end of its batch."""
+        # Moved text remembers what stood before it, so never that of somebody else.
+        reuse = _REUSE if slot.owner and slot.owner == slot.holds else 0
+        body = body | {"id_slot": slot.id, "n_cache_reuse": reuse, "return_progress": True}
+        failure: list[EngineFailed] = []
+
+        def heard(chunk: Any) -> bool:
+            try:
+                _check(chunk)
+                slot.holds = slot.owner
+                if not stop.is_set():
+                    on_chunk(chunk)
+            except EngineFailed as error:
+                failure.append(error)
+                return True
+            return stop.is_set() or self._closed
+
+        def work() -> None:
+            if stop.is_set():
+                return
+            try:
+                self._server.handle_chat_completions(body, heard)
+            except Exception as error:
+                raise EngineFailed(f"the language model failed: {error}") from error
+            if failure or (self._closed and not stop.is_set()):
+                raise failure[0] if failure else _closed()
+
+        def ended(running: asyncio.Future[None]) -> None:
+            running.exception()  # seen, also where nobody waits for it any more
+            self._give(slot)
+
         try:
             running = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except BaseException:
-            self._slots.release()
-            raise
-        running.add_done_callback(lambda _: self._slots.release())
+        except RuntimeError as error:  # closed since the slot was granted
+            self._give(slot)
+            raise _closed() from error
+        running.add_done_callback(ended)
         return running
 
 
@@ -147,15 +260,17 @@ def _body(messages: Sequence[ChatMessage]) -> dict[str, Any]:
     }
 
 
-def _text_of(chunk: Any) -> str:
-    """The text in a chunk of the stream. Raises `EngineFailed` for an error in it."""
+def _check(chunk: Any) -> None:
+    """Raises `EngineFailed` for an error in the stream."""
     if "error" in chunk:
         raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
+
+
+def _text_of(chunk: Any) -> str:
+    """The text in a chunk of the stream."""
     choices = chunk.get("choices")
     return str(choices[0]["delta"].get("content") or "") if choices else ""
 
 
-def _failure(ended: asyncio.Future[Any]) -> EngineFailed | None:
-    if ended.cancelled() or (error := ended.exception()) is None:
-        return None
-    return EngineFailed(f"the language model failed: {error}")
+def _closed() -> EngineFailed:
+    return EngineFailed("the language model was closed")

@@ -1,0 +1,279 @@
+"""The model in process: whose cache is used, what stops when nobody wants it any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.engines.llama import Llama, _text_of
+from app.roles import ChatMessage, EngineFailed, Job, LlmOptions
+
+SYSTEM = ChatMessage("system", "You are a friendly voice assistant. Answer in one short sentence.")
+PLACES = (
+    "Paris Rome Oslo Lima Cairo Delhi Quito Dakar Turin Basel Seoul Hanoi Lagos Minsk Osaka Perth".split()
+)
+
+
+class Watch:
+    """Stands before the library's server and notes every request and every chunk."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.requests: list[tuple[dict[str, Any], list[Any]]] = []
+        self.running = 0
+        self._lock = threading.Lock()
+
+    def handle_chat_completions(self, body: dict[str, Any], heard: Callable[[Any], bool]) -> None:
+        chunks: list[Any] = []
+        with self._lock:
+            self.requests.append((body, chunks))
+            self.running += 1
+
+        def on_chunk(chunk: Any) -> bool:
+            chunks.append(chunk)
+            return heard(chunk)
+
+        try:
+            self._server.handle_chat_completions(body, on_chunk)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    @property
+    def last(self) -> list[Any]:
+        return self.requests[-1][1]
+
+    def counts(self, request: int = -1) -> tuple[int, int]:
+        """Tokens of a request's prompt: those found in the cache, those read."""
+        timings = next(c["timings"] for c in self.requests[request][1] if "timings" in c)
+        return timings["cache_n"], timings["prompt_n"]
+
+    def read(self) -> int:
+        """Tokens of the last request's prompt that are read or were in the cache so far."""
+        return max(
+            (c["prompt_progress"]["processed"] for c in self.last if "prompt_progress" in c), default=0
+        )
+
+
+@pytest.fixture
+async def make(model_dir: Callable[[str], Path]) -> AsyncIterator[Callable[[int], tuple[Llama, Watch]]]:
+    path = next(model_dir("qwen2.5-coder-0.5b-instruct-q4_k_m").glob("*.gguf"))
+    made: list[Llama] = []
+
+    def make(slots: int) -> tuple[Llama, Watch]:
+        llama = Llama(path, threads=1, slots=slots)
+        made.append(llama)
+        llama._server = watch = Watch(llama._server)
+        return llama, watch
+
+    yield make
+    for llama in made:
+        await llama.close()
+
+
+def asking(*texts: str) -> list[ChatMessage]:
+    """A conversation; the person begins."""
+    said = [ChatMessage("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+    return [SYSTEM, *said]
+
+
+def long(topic: str, sentences: int = 14) -> str:
+    """About 17 tokens a sentence."""
+    return " ".join(
+        f"Then {topic} went on to {PLACES[i % len(PLACES)]} and wrote letter number {i} to a friend."
+        for i in range(sentences)
+    )
+
+
+async def answer(llama: Llama, messages: Sequence[ChatMessage], owner: str = "", most: int = 6) -> str:
+    return "".join([piece async for piece in llama.reply(messages, LlmOptions(most, 0.0), Job(owner))])
+
+
+async def begun(watch: Watch, requests: int, tokens: int) -> None:
+    """Wait until that many requests were made and so many tokens of the last one were read."""
+    async with asyncio.timeout(60):
+        while len(watch.requests) < requests or watch.read() < tokens:
+            await asyncio.sleep(0.002)
+
+
+async def test_it_answers(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    assert "Paris" in await answer(llama, asking("What is the capital of France?"), most=20)
+
+
+async def test_an_owner_finds_its_cache_though_others_talk_in_between(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(3)
+    # They begin alike, so that the core left alone would take one's cache for the other.
+    first = {o: long("my uncle", 3) + f" This is {o}." for o in ("ann", "bob", "cid")}
+    said = {o: await answer(llama, asking(text), o) for o, text in first.items()}
+    for owner in ("bob", "ann", "cid", "bob"):
+        cached, read = (
+            await answer(llama, asking(first[owner], said[owner], "And why?"), owner),
+            watch.counts(),
+        )[1]
+        assert cached > 60 and read < 20, (owner, cached, read)
+    assert {r[0]["id_slot"] for r in watch.requests} == {0, 1, 2}
+
+
+async def test_the_owner_who_was_away_longest_loses_its_slot(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(2)
+    for owner in ("ann", "bob", "ann", "cid"):
+        await answer(llama, asking(long(owner, 3)), owner, 1)
+    slots = [r[0]["id_slot"] for r in watch.requests]
+    assert slots[0] == slots[2] != slots[1] == slots[3]
+
+
+async def test_more_owners_than_slots_are_all_answered(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(2)
+    most = 0
+
+    async def ask(place: str) -> str:
+        nonlocal most
+        text = ""
+        async for piece in llama.reply(asking(f"Say the word {place}."), LlmOptions(12, 0.0), Job(place)):
+            text += piece
+            most = max(most, watch.running)
+        return text
+
+    for _ in range(2):
+        places = [*PLACES[:5], PLACES[0]]
+        replies = await asyncio.gather(*(ask(p) for p in places))
+        assert all(p in r for p, r in zip(places, replies, strict=True)), replies
+    assert most == 2
+
+
+async def test_closing_a_reply_stops_it_while_the_prompt_is_read(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(1)
+    reply = llama.reply(asking(long("she", 60)), LlmOptions(40), Job("ann"))
+    waiting = asyncio.ensure_future(anext(reply))
+    await begun(watch, 1, 60)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await reply.aclose()
+    read = watch.read()
+    assert "Paris" in await answer(llama, asking("What is the capital of France?"), "bob", 12)
+    stopped = max(c["prompt_progress"]["processed"] for c in watch.requests[0][1])
+    assert stopped - read <= 64, "no more than the batch at hand and the one begun meanwhile"
+    assert stopped < watch.requests[0][1][0]["prompt_progress"]["total"] - 400
+    assert not any(_text_of(c) for c in watch.requests[0][1])
+
+
+async def test_cancelled_reading_ahead_stops_and_counts(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(1)
+    messages = asking(long("he", 20))
+    task = asyncio.create_task(llama.prepare(messages, Job("ann")))
+    await begun(watch, 1, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await answer(llama, messages, "ann", 1)
+    cached, read = watch.counts()
+    stopped = max(c["prompt_progress"]["processed"] for c in watch.requests[0][1])
+    assert stopped <= cached <= stopped + 64
+    assert read > 150
+
+
+async def test_who_is_cancelled_while_waiting_leaves_no_trace(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(1)
+    first = llama.reply(asking("Count to fifty."), LlmOptions(60), Job("ann"))
+    await anext(first)
+    behind = [asyncio.create_task(answer(llama, asking("Hello."), o)) for o in ("bob", "ann", "cid")]
+    await asyncio.sleep(0)
+    for task in behind[:2]:
+        task.cancel()
+    await first.aclose()
+    assert await behind[2]
+    assert len(watch.requests) == 2
+    assert await answer(llama, asking("Hello."), "bob")
+
+
+async def test_what_was_read_ahead_is_not_read_again(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(2)
+    text = long("the captain", 6)
+    await llama.prepare([SYSTEM], Job("ann"))
+    await llama.prepare(asking(text[:150]), Job("ann"))
+    await llama.prepare(asking(text), Job("ann"))
+    assert watch.counts()[0] > 30
+    await answer(llama, asking(text), "ann", 1)
+    assert watch.counts()[1] <= 5, "only what leads over to the answer"
+    await answer(llama, asking(text + " Where was he last?"), "ann", 1)
+    assert watch.counts()[1] <= 14
+
+
+async def test_what_stays_of_a_conversation_is_not_read_again(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(2)
+    old = [long("an old friend", 4), "That is a long story."]
+    kept = [
+        "My name is Wolfgang, I live in Vienna, and I play the cello." + long("my aunt", 4),
+        "Nice, Wolfgang.",
+    ]
+    await answer(llama, asking(*old, *kept, "What do I play?"), "ann", 1)
+    said = await answer(llama, asking(*kept, "What is my name?"), "ann", 12)
+    cached, read = watch.counts()
+    assert cached > 80 and read < 16
+    assert "Wolfgang" in said
+
+
+async def test_nothing_of_another_owner_is_moved(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(1)
+    kept = [long("my aunt", 6), "I see."]
+    await answer(llama, asking("A secret: " + long("the spy", 2), "Oh.", *kept, "Why?"), "ann", 1)
+    await answer(llama, asking(*kept, "Why?"), "bob", 1)
+    cached, read = watch.counts()
+    assert cached < 30 and read > 80, "the system prompt at most"
+
+
+async def test_reading_ahead_gives_way_to_those_who_are_answered(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(1)
+    reply = llama.reply(asking("Count to fifty."), LlmOptions(60), Job("ann"))
+    await anext(reply)
+    await llama.prepare(asking("Hello there."), Job("bob"))
+    assert len(watch.requests) == 1
+    await reply.aclose()
+
+
+async def test_closing_it_ends_what_runs_and_what_waits(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(1)
+    running = llama.reply(asking("Tell me a long story."), LlmOptions(400), Job("ann"))
+    await anext(running)
+    waiting = asyncio.create_task(answer(llama, asking("Hello."), "bob"))
+    await asyncio.sleep(0)
+    await asyncio.gather(llama.close(), llama.close())
+    assert watch.running == 0
+    with pytest.raises(EngineFailed, match="closed"):
+        await waiting
+    with pytest.raises(EngineFailed, match="closed"):
+        async for _ in running:
+            pass
+    assert sum(bool(_text_of(c)) for c in watch.last) < 300
+    with pytest.raises(EngineFailed, match="closed"):
+        await answer(llama, asking("Hello."))
+
+
+async def test_a_prompt_that_does_not_fit_is_refused(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    with pytest.raises(EngineFailed, match="refused"):
+        await answer(llama, asking(long("nobody", 200)), "ann")
+    assert await answer(llama, asking("Hello."), "ann")
+
+
+def test_no_model_there(tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match="no model file"):
+        Llama(tmp_path / "none.gguf", threads=1)
