@@ -6,7 +6,7 @@ of it (local agreement: Liu et al. 2020, "Low-Latency Sequence-to-Sequence Speec
 Translation by Partial Hypothesis Selection"). What is committed never changes: later passes, and
 the final one, are spliced on behind it. That is why it must be right: on the recordings of
 `corpus`, committing what two passes agree on took the word error rate of the final text from 1.9
-to 8.1 %; with three passes and the last one's confidence it is 2.6 %, for 64 % of the words firm
+to 8.1 %; with three passes and the last one's confidence it is 2.0 %, for 65 % of the words firm
 before the end in place of 89 %.
 """
 
@@ -31,11 +31,6 @@ def same_words(a: str, b: str) -> bool:
         return [word for w in split_words(text) if (word := _norm(w))]
 
     return plain(a) == plain(b)
-
-
-def _score(a: str, b: str) -> int:
-    """A match outweighs the gaps that it takes to get to it: one word is often heard as two."""
-    return 3 if a == b else -1
 
 
 def split_words(text: str) -> list[str]:
@@ -82,23 +77,32 @@ def align(firm: Sequence[str], soft: Sequence[str], heard: Sequence[str]) -> tup
 
     Returns how many words of `heard` the firm ones stand for, and for each firm word the index of
     its counterpart, or None. The soft words take part because they hold the others in place: after
-    "ill-disposed" was heard as "ill suppose it", only what follows tells where it ends.
+    "ill-disposed" was heard as "ill suppose it", only what follows tells where it ends. But a soft
+    word weighs less than a firm one. Where there are fewer words than before ("five, five, five" is
+    now "5 5"), it is the soft ones that nobody said.
     """
     known = [_norm(w) for w in (*firm, *soft)]
     other = [_norm(w) for w in heard]
+
+    def score(i: int, j: int) -> int:
+        if known[i] != other[j]:
+            return -1
+        # A match outweighs the gaps that it takes to get to it: one word is often heard as two.
+        return 3 if i < len(firm) else 2
+
     # Global alignment (Needleman and Wunsch 1970) with the end of `heard` free: it may go on.
     rows = [[-j for j in range(len(other) + 1)]]
-    for i, word in enumerate(known, 1):
+    for i in range(1, len(known) + 1):
         above, row = rows[-1], [-i]
-        for j, heard_word in enumerate(other, 1):
-            row.append(max(above[j] - 1, row[j - 1] - 1, above[j - 1] + _score(word, heard_word)))
+        for j in range(1, len(other) + 1):
+            row.append(max(above[j] - 1, row[j - 1] - 1, above[j - 1] + score(i - 1, j - 1)))
         rows.append(row)
     j = max(range(len(other) + 1), key=lambda end: (rows[-1][end], -abs(end - len(known))))
     i = len(known)
     matches: list[int | None] = [None] * len(known)
     cut = j if not soft else 0
     while i > 0:
-        if j > 0 and rows[i - 1][j - 1] + _score(known[i - 1], other[j - 1]) == rows[i][j]:
+        if j > 0 and rows[i - 1][j - 1] + score(i - 1, j - 1) == rows[i][j]:
             matches[i - 1] = j - 1
             i, j = i - 1, j - 1
         elif rows[i - 1][j] - 1 == rows[i][j]:

@@ -19,6 +19,8 @@ _SUBTITLES = re.compile(
 _MAX_WORDS_PER_SECOND = 9.0
 _LOW_CONFIDENCE = 0.55
 _NO_SPEECH = 0.6
+_GUESSED = 0.25
+"""Whisper base is at most 0.15 sure of the words that it writes for noise (`corpus.noise`)."""
 
 
 def cleaned(transcript: Transcript) -> Transcript:
@@ -46,6 +48,8 @@ def nobody_said(text: str, confidence: float, no_speech: float, voiced_ms: float
     if not bare:
         return True
     if no_speech > 0.9 and confidence < _LOW_CONFIDENCE:
+        return True
+    if no_speech > _NO_SPEECH and confidence < _GUESSED:
         return True
     if _SUBTITLES.match(bare) and (confidence < 0.5 or no_speech > _NO_SPEECH):
         return True

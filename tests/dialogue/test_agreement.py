@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,27 @@ def test_the_soft_words_hold_the_firm_ones_in_place() -> None:
     cut, matches = align("an old sposed young".split(), ["man"], "an old-sposed young man indeed".split())
     assert cut == 3
     assert matches[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("firm", "soft", "final", "text"),
+    [
+        ("Five,", "five, five,", "5 5", "Five, 5"),
+        (
+            "There is a temporary greeting which overrides your",
+            "greeting which overrides your standard greeting.",
+            "There is a temporary greeting which overrides your standard greetings.",
+            "There is a temporary greeting which overrides your standard greetings.",
+        ),
+    ],
+)
+def test_words_that_come_twice_are_not_written_three_times(
+    firm: str, soft: str, final: str, text: str
+) -> None:
+    agreement = Agreement()
+    agreement.firm, agreement.soft = firm.split(), soft.split()
+    words, _ = agreement.finish(final.split())
+    assert " ".join(words) == text
 
 
 def test_words_that_the_new_hypothesis_lacks_take_none_of_it() -> None:
