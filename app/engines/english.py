@@ -15,10 +15,13 @@ import re
 import sqlite3
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
+
+from app.engines.traced import Said, Traced
 
 _VOWELS = "aeiouæɐɑɒɔəɚɛɜɪʊʌᵻ"
 
@@ -58,7 +61,7 @@ _UNITS = {
     "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "ml": "milliliters", "kW": "kilowatts",
 }  # fmt: skip
 _DECADES = ("twent", "thirt", "fort", "fift", "sixt", "sevent", "eight", "ninet")
-_SAID: Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+_SAID: Sequence[tuple[re.Pattern[str], Said]] = [
     (re.compile(pattern), said)
     for pattern, said in (
         (r"\b[Ee]\.g\.,?", "for example,"),
@@ -140,27 +143,43 @@ class EnglishPhonemes:
 
     def __call__(self, text: str) -> str:
         """Phonemes of `text`; empty when there is nothing to say."""
+        return self.traced(text).text
+
+    def traced(self, text: str) -> Traced:
+        """The same, with the character of `text` that each phoneme belongs to."""
         with self._lock:
             tokens = self._tokens(text)
-            words = [t for t in tokens if _WORD.search(t)]
+            words = [t for t, _ in tokens if _WORD.search(t)]
             # Tagging costs as much as all the rest: only where a reading hangs on it.
             ambiguous = any(w.lower() in self._readings for w in words)
             tags = iter(self._tagger(words) if ambiguous else [""] * len(words))
-            said: list[tuple[str, str]] = []
-            for token in tokens:
+            said: list[tuple[str, str, int]] = []
+            for token, at in tokens:
                 if _WORD.search(token):
                     if phonemes := self._word(token, next(tags)):
-                        said.append((token.lower(), phonemes))
+                        said.append((token.lower(), phonemes, at))
                 elif said and (mark := _mark(token)):
-                    said.append((mark, ""))
+                    said.append((mark, "", at))
             return _join(said)
 
-    def _tokens(self, text: str) -> list[str]:
+    def _tokens(self, text: str) -> list[tuple[str, int]]:
+        """Words and punctuation as they are said, each with its place in `text`."""
+        traced = Traced(text)
         for pattern, said in _SAID:
-            text = pattern.sub(said, text)
-        graph, root = self._processor(text, pos=False, phonemize=False, post_process=False)
-        sentences = self._processor.sentences(graph, root, phonemes=False, pos=False)
-        return [word.text for sentence in sentences for word in sentence]
+            traced = traced.sub(pattern, said)
+        graph, root = self._processor(traced.text, pos=False, phonemize=False, post_process=False)
+        inked = [at for c, at in zip(traced.text, traced.at, strict=True) if not c.isspace()]
+        tokens: list[tuple[str, int]] = []
+        seen: set[int] = set()
+        written = 0
+        # Below the sentences are the tokens between spaces, below each what is said for it.
+        for paragraph in graph.successors(root.node):
+            for sentence in graph.successors(paragraph):
+                for token in graph.successors(sentence):
+                    at = inked[min(written, len(inked) - 1)]
+                    tokens += [(said, at) for said in _leaves(graph, token, seen)]
+                    written += len("".join(graph.nodes[token]["data"].text_with_ws.split()))
+        return tokens
 
     def _word(self, word: str, tag: str) -> str:
         lower = word.lower()
@@ -199,6 +218,19 @@ class EnglishPhonemes:
 def english_phonemes() -> EnglishPhonemes:
     """The one copy that all voices share; the first call blocks."""
     return EnglishPhonemes()
+
+
+def _leaves(graph: Any, node: int, seen: set[int]) -> Iterator[str]:
+    """What is said for a node of gruut's graph. "10:30 a.m." are two that share what is below
+    them: it is said once."""
+    if node not in seen:
+        seen.add(node)
+        below = list(graph.successors(node))
+        if not below:
+            # What it has no letters for is a node without a text.
+            yield getattr(graph.nodes[node]["data"], "text", "")
+        for child in below:
+            yield from _leaves(graph, child, seen)
 
 
 def _read_lexicon(path: Path) -> dict[str, str]:
@@ -253,18 +285,19 @@ def _mark(token: str) -> str:
     return next((m for m in "?!.;:," if m in token), "")
 
 
-def _join(said: Sequence[tuple[str, str]]) -> str:
+def _join(said: Sequence[tuple[str, str, int]]) -> Traced:
     """Adjust words to their neighbours as a speaker does, and write the sentence."""
-    out: list[str] = []
-    for i, (word, phonemes) in enumerate(said):
+    out: list[tuple[str, int]] = []
+    for i, (word, phonemes, at) in enumerate(said):
         following = said[i + 1][1].lstrip("ˈˌ") if i + 1 < len(said) else ""
         if not phonemes:  # a mark; the stronger of two in a row wins
-            out[-1] = out[-1].rstrip(",;:") + ("" if out[-1][-1] in ".?!" else word)
+            last, at = out[-1]
+            out[-1] = (last.rstrip(",;:") + ("" if last[-1] in ".?!" else word), at)
             continue
         if word in ("a", "i") and not following:
             phonemes = {"a": "ˈeɪ", "i": "ˈaɪ"}[word]
         if following[:1] in tuple(_VOWELS):
             phonemes = {"the": "ðɪ", "to": "tʊ"}.get(word, phonemes)
             phonemes += "ɹ" if phonemes.endswith("ɚ") else ""
-        out.append(phonemes)
-    return " ".join(out)
+        out.append((phonemes, at))
+    return Traced.join((Traced(phonemes, [at] * len(phonemes)) for phonemes, at in out), " ")

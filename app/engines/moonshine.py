@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from app.engines.ort_session import OrtSession
 from app.engines.workers import Workers
 from app.roles import SAMPLE_RATE, EngineInfo, Job, Samples, SttOptions, Transcript, Word
 
@@ -30,19 +31,9 @@ class Moonshine:
 
     def __init__(self, model_dir: Path, workers: Workers, *, threads: int) -> None:
         """Loads the model: blocking, about 0.3 s. `threads` are onnxruntime's per call."""
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads would take the cores from the LLM and the voice.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = ["CPUExecutionProvider"]
-        self._encoder = ort.InferenceSession(model_dir / "encoder_model.ort", options, providers=providers)
-        self._decoder = ort.InferenceSession(
-            model_dir / "decoder_model_merged.ort", options, providers=providers
-        )
-        self._past = [i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values.")]
+        self._encoder = OrtSession(model_dir / "encoder_model.ort", threads)
+        self._decoder = OrtSession(model_dir / "decoder_model_merged.ort", threads)
+        self._past = [name for name in self._decoder.inputs if name.startswith("past_key_values.")]
         self._pieces = _read_pieces((model_dir / "tokenizer.bin").read_bytes())
         self._workers = workers
 
@@ -93,7 +84,7 @@ class Moonshine:
     def _decode(self, audio: Samples) -> list[tuple[int, float]]:
         """Greedy tokens, each with its probability."""
         mask = np.ones((1, len(audio)), np.int64)
-        (hidden,) = self._encoder.run(None, {"input_values": audio[None, :], "attention_mask": mask})
+        hidden = self._encoder.run(input_values=audio[None, :], attention_mask=mask)
         feed: dict[str, Any] = {
             "encoder_hidden_states": hidden,
             "encoder_attention_mask": mask,  # over samples: the decoder thins it itself
@@ -105,7 +96,7 @@ class Moonshine:
         token = _START
         for _ in range(max(4, int(len(audio) / SAMPLE_RATE * _TOKENS_PER_SECOND))):
             feed["input_ids"] = np.array([[token]], np.int64)
-            logits, *present = self._decoder.run(None, feed)
+            logits, *present = self._decoder.outputs(**feed)
             row = logits[0, -1]
             token = int(row.argmax())
             if token == _END:

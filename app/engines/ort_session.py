@@ -1,4 +1,4 @@
-"""onnxruntime as the voices use it."""
+"""onnxruntime as all models here use it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no base of their own
-            raise EngineFailed(f"the voice did not load: {error}") from error
+            raise EngineFailed(f"the model did not load: {error}") from error
         self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
 
     def run(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The first output for `inputs`."""
+        return self.outputs(**inputs)[0]
+
+    def outputs(self, **inputs: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
+        """All outputs for `inputs`, in the model's order."""
         try:
-            output: npt.NDArray[np.float32] = self._session.run(None, inputs)[0]
+            outputs: list[npt.NDArray[np.float32]] = self._session.run(None, inputs)
         except Exception as error:
-            raise EngineFailed(f"the voice failed: {error}") from error
-        return output
+            raise EngineFailed(f"the model failed: {error}") from error
+        return outputs

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from app.engines.english import english_phonemes
 from app.engines.ort_session import OrtSession
-from app.engines.speech_text import pieces, speakable
-from app.engines.voice import SpeechShape, find_voice, pause_after
+from app.engines.speech_text import spoken_pieces
+from app.engines.voice import Sound, SpeechShape, find_voice, pause_after, unsaid, word_times
 from app.engines.workers import Workers
 from app.roles import (
     AudioChunk,
@@ -33,9 +33,12 @@ from app.roles import (
     Samples,
     SpeechOptions,
     Voice,
+    Word,
 )
 
 _START, _END, _PAD = "^", "$", "_"
+_SILENT = " ,.?!:;"
+"""Phonemes that are a pause and belong to no word."""
 _HOP = 256
 """Samples a latent frame."""
 _AROUND = 12
@@ -75,7 +78,7 @@ class PiperVoice:
         self._decoder = OrtSession(decoder, threads)
         self._phonemes = english_phonemes()
         self._workers = workers
-        self._decode(self._frames("Hello there.", 1.0), 0, _WINDOWS[0])  # warm-up
+        self._decode(self._frames("Hello there.", 1.0)[0], 0, _WINDOWS[0])  # warm-up
 
     @classmethod
     async def load(cls, model_dir: Path, workers: Workers, *, threads: int) -> PiperVoice:
@@ -99,32 +102,47 @@ class PiperVoice:
     async def speak(self, text: str, options: SpeechOptions, job: Job) -> AsyncGenerator[AudioChunk, None]:
         """See `TextToSpeech`. Chunks are about 0.3 s first and up to 1.5 s later."""
         find_voice(self.voices(), options.voice)
-        for piece in pieces(speakable(text), _SOFT, _HARD):
-            latents = await self._workers.run(job, self._frames, piece, options.speed)
+        words, pieces = spoken_pieces(text, "en", _SOFT, _HARD)
+        given = 0
+        for piece in pieces:
+            latents, sounds = await self._workers.run(job, self._frames, piece.text, options.speed)
             shape = SpeechShape(self._rate, _GAIN)
             for start, end in _windows(latents.shape[2]):
                 raw = await self._workers.run(job, self._decode, latents, start, end)
                 last = end == latents.shape[2]
-                if len(samples := shape.part(raw, last=last, pause=pause_after(piece))):
-                    yield AudioChunk(samples, self._rate)
+                if len(samples := shape.part(raw, last=last, pause=pause_after(piece.text))):
+                    timed: tuple[Word, ...] = ()
+                    if given < piece.until:
+                        timed = word_times(words, given, piece, sounds, shape.cut / self._rate)
+                        given = piece.until
+                    yield AudioChunk(samples, self._rate, timed)
+        if 0 < given < len(words):
+            yield unsaid(words[given:], self._rate)
 
-    def _frames(self, text: str, speed: float) -> Latents:
-        """Latent frames (float32[1, channels, n]) of `text`; n is 0 when it has no sound."""
-        phonemes = self._phonemes(text)
+    def _frames(self, text: str, speed: float) -> tuple[Latents, list[Sound]]:
+        """Latent frames (float32[1, channels, n]) of `text`, and which sound lies where in them;
+        n is 0 when it has none."""
+        phonemes = self._phonemes.traced(text)
         ids = [*self._ids[_START], *self._ids[_PAD]]
-        for phoneme in phonemes:
+        places: list[tuple[int, int, int]] = []
+        for phoneme, at in zip(phonemes.text, phonemes.at, strict=True):
             if phoneme in self._ids:
+                if phoneme not in _SILENT:
+                    places.append((at, len(ids), len(ids) + len(self._ids[phoneme])))
                 ids += [*self._ids[phoneme], *self._ids[_PAD]]
         if len(ids) <= 2:
-            return np.zeros((1, 0, 0), np.float32)
+            return np.zeros((1, 0, 0), np.float32), []
         ids += self._ids[_END]
         length = self._length * float(np.interp(speed, _SPEEDS, _LENGTHS))
         scales = [self._noise, length, self._noise_w]
-        return self._front.run(
+        latents, frames = self._front.outputs(
             input=np.array([ids], np.int64),
             input_lengths=np.array([len(ids)], np.int64),
             scales=np.array(scales, np.float32),
         )
+        # Behind the frames of each input id, in seconds.
+        ends = [0.0, *(np.cumsum(frames) * (_HOP / self._rate)).tolist()]
+        return latents, [(at, ends[begin], ends[end]) for at, begin, end in places]
 
     def _decode(self, latents: Latents, start: int, end: int) -> Samples:
         """Raw samples of frames `start` to `end`."""
@@ -147,17 +165,20 @@ def _windows(frames: int) -> Iterator[tuple[int, int]]:
 
 
 def _cut_model(path: Path) -> tuple[bytes, bytes]:
-    """The graph before the decoder, and the decoder, as two models."""
+    """The graph before the decoder, which also gives the frames that each input id lasts, and the
+    decoder, as two models."""
     import onnx
     from onnx.utils import Extractor
 
     model: Any = onnx.load(str(path))
     entry = next((n.input[0] for n in model.graph.node if n.name == "/dec/conv_pre/Conv"), None)
-    if entry is None:
-        raise EngineFailed(f"{path.name} is not a Piper voice: it has no decoder called /dec")
+    # Durations are rounded up to whole frames, and nothing else is.
+    frames = next((n.output[0] for n in model.graph.node if n.op_type == "Ceil"), None)
+    if entry is None or frames is None:
+        raise EngineFailed(f"{path.name} is not a Piper voice: it has no durations or no decoder")
     extractor = Extractor(model)
     inputs = [i.name for i in model.graph.input]
     outputs = [o.name for o in model.graph.output]
-    front = extractor.extract_model(inputs, [entry])
+    front = extractor.extract_model(inputs, [entry, frames])
     decoder = extractor.extract_model([entry], outputs)
     return front.SerializeToString(), decoder.SerializeToString()

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from app.engines.ort_session import OrtSession
 from app.roles import SAMPLE_RATE, BadInput, EngineFailed, EngineInfo, Samples
 
 FRAME = 512
@@ -45,14 +46,7 @@ class Silero:
 
     def __init__(self, model_dir: Path) -> None:
         """Loads the model: blocking, about 0.1 s."""
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(
-            model_dir / "silero_vad.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        self._session = OrtSession(model_dir / "silero_vad.onnx", threads=1)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vad")
         self._lock = threading.Lock()
         self._pending: list[tuple[_Stream, Samples, asyncio.Future[float]]] = []
@@ -106,11 +100,11 @@ class Silero:
             row[:_CONTEXT] = stream.context
             row[_CONTEXT:] = frame
         state = np.stack([s.state for s in streams], axis=1)
-        output, state = self._session.run(None, {"input": inputs, "state": state, "sr": self._rate})
+        output, state = self._session.outputs(input=inputs, state=state, sr=self._rate)
         for i, stream in enumerate(streams):
             stream.state = state[:, i]
             stream.context = inputs[i, -_CONTEXT:]
-        return output[:, 0]  # type: ignore[no-any-return]
+        return output[:, 0]
 
 
 def _deliver(futures: list[tuple[asyncio.Future[float], int]], outcome: list[float] | EngineFailed) -> None:

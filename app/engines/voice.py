@@ -1,13 +1,15 @@
 """What all in-process voices share: choosing one by name, and what is done to the sound of a
-sentence (the silence around it cut, its level set, a pause after it)."""
+sentence (the silence around it cut, its level set, a pause after it); and when its words are heard."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from app.roles import NotFound, Samples, Voice
+from app.engines.speech_text import Piece
+from app.roles import AudioChunk, NotFound, Samples, Voice, Word
 
 _FRAME_S = 0.01
 _AUDIBLE = 0.006
@@ -16,6 +18,10 @@ _LEAD_S, _TAIL_S = 0.03, 0.05
 """Kept before the first and after the last audible frame: soft consonants live there."""
 _FADE_S = 0.005
 _SENTENCE_PAUSE_S, _CLAUSE_PAUSE_S = 0.25, 0.12
+
+Sound = tuple[int, float, float]
+"""One phoneme in the raw sound of a piece: the character of the piece that it belongs to, and when
+it begins and ends, in seconds."""
 
 
 def find_voice(voices: Sequence[Voice], name: str | None) -> Voice:
@@ -33,6 +39,37 @@ def pause_after(text: str) -> float:
     if last and last in ".!?。！？…":
         return _SENTENCE_PAUSE_S
     return _CLAUSE_PAUSE_S if last and last in ",;:，、；：—" else 0.0
+
+
+def word_times(
+    words: Sequence[str],
+    first: int,
+    piece: Piece,
+    sounds: Sequence[Sound],
+    cut: float,
+    until: float = math.inf,
+) -> tuple[Word, ...]:
+    """The written words from `first` to the end of `piece`, with times after `cut` seconds were
+    taken off the beginning of its sound; all ends by `until`. What is not spoken ends with the word
+    before it."""
+    spans: dict[int, tuple[float, float]] = {}
+    for at, start, end in sounds:
+        begin, _ = spans.get(piece.owner[at], (start, end))
+        spans[piece.owner[at]] = (begin, end)
+    timed: list[Word] = []
+    done = 0.0
+    for i in range(first, piece.until):
+        start, end = spans.get(i, (cut, cut))
+        start = min(until, max(done, start - cut))
+        done = min(until, max(start, end - cut))
+        timed.append(Word(words[i], round(start, 3), round(done, 3), 1.0))
+    return tuple(timed)
+
+
+def unsaid(words: Sequence[str], sample_rate: int) -> AudioChunk:
+    """What follows the last sound when words without any are left, so that none is lost."""
+    silent = tuple(Word(word, 0.0, 0.0, 1.0) for word in words)
+    return AudioChunk(np.zeros(0, np.float32), sample_rate, silent)
 
 
 def _limit(samples: Samples) -> Samples:
@@ -53,6 +90,8 @@ class SpeechShape:
         self._rate = sample_rate
         self._gain = np.float32(gain)
         self._begun = False
+        self.cut = 0
+        """Raw samples that were left out before the first one that is played."""
 
     def part(self, raw: Samples, *, last: bool, pause: float = 0.0) -> Samples:
         """The samples to be played for the next `raw` ones; empty while nothing is heard. With
@@ -62,9 +101,11 @@ class SpeechShape:
         fade = int(_FADE_S * self._rate)
         if not self._begun:
             if end == 0:
+                self.cut += len(samples)
                 return samples[:0]
             self._begun = True
             start = max(0, start - int(_LEAD_S * self._rate))
+            self.cut += start
             samples[start : start + fade] *= np.linspace(0, 1, len(samples[start : start + fade]))
         else:
             start = 0

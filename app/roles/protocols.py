@@ -111,7 +111,14 @@ class TextToSpeech(Engine, Protocol):
 
     def speak(self, text: str, options: SpeechOptions, job: Job) -> AsyncGenerator[AudioChunk, None]:
         """Speech for `text` (a sentence or a clause), as it is made. An unknown voice is
-        `NotFound`; text with nothing to say gives no chunk."""
+        `NotFound`; text with nothing to say gives no chunk.
+
+        A voice that knows when it says what puts `words` on chunks: over all of them every word
+        of `text` once, in order and as written ("$3.50" is one word; a Chinese or Japanese
+        character is one, with its punctuation). A word without a sound ends with the one before
+        it; such words at the end may come on a last chunk that has no samples. Where the end of the
+        sound is cut, the last word's end may lie a little behind it. A voice that does not know
+        leaves `words` empty."""
         ...
 
 

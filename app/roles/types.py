@@ -43,10 +43,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """A piece of sound: `samples` float32[n] mono at `sample_rate` Hz."""
+    """A piece of sound: `samples` float32[n] mono at `sample_rate` Hz. `words`: the written words
+    that begin in it or after it, with times from its first sample, where the voice knows them (see
+    `TextToSpeech.speak`)."""
 
     samples: Samples
     sample_rate: int
+    words: tuple[Word, ...] = ()
 
     @property
     def duration(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from app.roles import (
     SpeechToText,
     SttOptions,
     TextToSpeech,
+    Word,
 )
 
 T = TypeVar("T")
@@ -40,6 +42,23 @@ async def say(speaker: TextToSpeech, text: str, **options: Any) -> list[AudioChu
 
 def joined(chunks: Sequence[AudioChunk]) -> Samples:
     return np.concatenate([c.samples for c in chunks])
+
+
+def timed(chunks: Sequence[AudioChunk]) -> list[Word]:
+    """The words of all chunks, with times from the first sample of the first."""
+    found: list[Word] = []
+    begin = 0.0
+    for chunk in chunks:
+        found += [replace(w, start=begin + w.start, end=begin + w.end) for w in chunk.words]
+        begin += chunk.duration
+    return found
+
+
+def until(chunks: Sequence[AudioChunk], seconds: float) -> list[AudioChunk]:
+    """The first `seconds` of the sound, then half a second of silence."""
+    rate = chunks[0].sample_rate
+    samples = joined(chunks)[: int(seconds * rate)]
+    return [AudioChunk(np.concatenate([samples, np.zeros(rate // 2, np.float32)]), rate)]
 
 
 async def hear(recogniser: SpeechToText, chunks: Sequence[AudioChunk], language: str) -> str:

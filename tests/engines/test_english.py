@@ -50,6 +50,23 @@ def test_it_sounds_like_its_words(phonemes: EnglishPhonemes, written: str, said:
 
 
 @pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("Dr. Lee paid $3.50 for the 2nd cup.", [1, 1, 1, 4, 1, 1, 1, 1]),
+        ("3.14 3.14 $5 million", [4, 4, 2, 1]),
+        ("3 x 4 = 12", [1, 1, 1, 1, 1]),
+        ("Call 555-1234 now - e.g. 5km at 60km/h", [1, 7, 1, 0, 2, 2, 1, 4]),
+        ("me@site.com (10:30 a.m.), 你好 C++", [5, 3, 0, 0, 3]),
+    ],
+)
+def test_what_is_said_for_each_written_word(phonemes: EnglishPhonemes, text: str, counts: list[int]) -> None:
+    traced = phonemes.traced(text)
+    begins = [0, *(i + 1 for i, c in enumerate(traced.text) if c == " ")]
+    owners = [len(text[: traced.at[i] + 1].split()) - 1 for i in begins]
+    assert [owners.count(i) for i in range(len(text.split()))] == counts
+
+
+@pytest.mark.parametrize(
     ("text", "reading"),
     [
         ("I read it yesterday.", "ɹˈɛd"),

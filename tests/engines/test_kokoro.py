@@ -16,6 +16,8 @@ from speech_helpers import (
     loudness,
     say,
     silence_around,
+    timed,
+    until,
     words,
 )
 
@@ -103,6 +105,34 @@ async def test_clauses_come_one_by_one(voice: KokoroVoice) -> None:
         assert before < 0.06
         assert 0.1 < after < 0.4
     assert silence_around(joined(chunks), voice.sample_rate)[1] > 0.24
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0, 1.5])
+async def test_every_written_word_has_its_time(voice: KokoroVoice, speed: float) -> None:
+    text = "2024年3月5日10:30，花了¥35.5。我用Python写代码 (真的)！😀"
+    chunks = await say(voice, text, speed=speed)
+    found = timed(chunks)
+    assert "".join(w.text for w in found) == "".join(text.split())
+    assert [w.text for w in found[:6]] == ["2024", "年", "3", "月", "5", "日"]
+    times = [t for w in found for t in (w.start, w.end)]
+    assert times == sorted(times)
+    assert times[0] >= 0.0
+    assert times[-1] <= sum(c.duration for c in chunks)
+    year, character = found[0], found[1]
+    assert year.end - year.start > 1.2 * (character.end - character.start)
+
+
+async def test_sound_cut_at_the_end_of_a_word_has_the_words_up_to_it(
+    voice: KokoroVoice, recogniser: Whisper
+) -> None:
+    wrong = total = 0
+    for sentence, count in ((SENTENCES[2], 7), (SENTENCES[3], 6), (SENTENCES[5], 8)):
+        chunks = await say(voice, sentence)
+        cut = until(chunks, timed(chunks)[count - 1].end)
+        heard = characters(await hear(recogniser, cut, "zh"))
+        wrong += edits(characters(sentence)[:count], heard)
+        total += count
+    assert wrong / total <= 0.35, "two characters more or fewer would be over it"
 
 
 async def test_speed(voice: KokoroVoice) -> None:

@@ -8,11 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speech_helpers import CountingWorkers, edits, hear, joined, loudness, say, silence_around, words
+import soxr
+from speech_helpers import (
+    CountingWorkers,
+    edits,
+    hear,
+    joined,
+    loudness,
+    say,
+    silence_around,
+    timed,
+    until,
+    words,
+)
 
 from app.engines.piper import PiperVoice
 from app.engines.whisper import Whisper
-from app.roles import EngineFailed, Job, NotFound, SpeechOptions
+from app.roles import SAMPLE_RATE, EngineFailed, Job, NotFound, SpeechOptions, SttOptions
 
 SENTENCES = (
     "Sure, I can help with that.",
@@ -78,7 +90,7 @@ async def test_a_sentence_comes_in_parts_and_the_first_is_short(voice: PiperVoic
 
 
 async def test_parts_are_the_same_sound_as_the_whole(voice: PiperVoice) -> None:
-    latents = voice._frames(LONG, 1.0)
+    latents, _ = voice._frames(LONG, 1.0)
     frames = latents.shape[2]
     whole = voice._decode(latents, 0, frames)
     parts = [voice._decode(latents, start, min(start + 37, frames)) for start in range(0, frames, 37)]
@@ -114,6 +126,80 @@ async def test_speed(voice: PiperVoice) -> None:
 @pytest.mark.parametrize("text", ["", "  \n ", "...", "?!", "😀👍", "---", "```\nprint(1)\n```", "你好"])
 async def test_nothing_to_say_is_no_sound(voice: PiperVoice, text: str) -> None:
     assert await say(voice, text) == []
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dr. Lee paid $3.50 at 10:30 a.m. on 2024-03-05.",
+        "**Call** 555-1234 — or see [the docs](https://example.com/a?b=c), e.g. `this`. 😀 Bye! 👍",
+        "😀 “Well,” she said… (softly) - “5–10 of 1,000,000?” -- yes.",
+        "I say 你好，世界 to you. 你好。 Then I go. 你好",
+        "Look:\n```py\nprint(1)\n```\n- one\n- two\n\nDone.",
+        "Hi.",
+    ],
+)
+async def test_every_written_word_has_its_time(voice: PiperVoice, text: str, speed: float) -> None:
+    chunks = await say(voice, text, speed=speed)
+    found = timed(chunks)
+    assert "".join(w.text for w in found) == "".join(text.split())
+    if text.isascii():
+        assert [w.text for w in found] == text.split()
+    times = [t for w in found for t in (w.start, w.end)]
+    assert times == sorted(times)
+    assert times[0] >= 0.0
+    # The last word may end a little behind the sound, which is cut where it falls silent.
+    assert times[-1] <= sum(c.duration for c in chunks) + 0.1
+    assert found[-1].start <= sum(c.duration for c in chunks)
+
+
+async def test_words_come_with_the_first_sound_of_their_sentence(voice: PiperVoice) -> None:
+    chunks = await say(voice, f"{LONG} {SENTENCES[0]}")
+    given = [i for i, c in enumerate(chunks) if c.words]
+    assert len(given) == 2
+    assert given[0] == 0
+    assert [w.text for w in chunks[0].words] == LONG.split()
+    assert [w.text for w in chunks[given[1]].words] == SENTENCES[0].split()
+    assert chunks[given[1]].words[0].start < 0.3
+
+
+async def test_a_word_lasts_as_long_as_what_is_said_for_it(voice: PiperVoice) -> None:
+    _, _, amount, now = timed(await say(voice, "This costs $1,234.56 now."))
+    assert amount.text == "$1,234.56"
+    assert amount.end - amount.start > 4 * (now.end - now.start)
+
+
+async def test_sound_cut_at_the_end_of_a_word_has_the_words_up_to_it(
+    voice: PiperVoice, recogniser: Whisper
+) -> None:
+    wrong = total = 0
+    for sentence in SENTENCES[1:4]:
+        chunks = await say(voice, sentence)
+        for i, word in list(enumerate(timed(chunks), 1))[2:-1:3]:
+            heard = words(await hear(recogniser, until(chunks, word.end), "en"))
+            wrong += edits(words(sentence)[:i], heard)
+            total += i
+    assert wrong / total <= 0.15
+
+
+async def test_times_are_nearer_to_what_is_heard_than_a_guess(voice: PiperVoice, recogniser: Whisper) -> None:
+    """The recogniser's own times lag by a constant: what is compared is how far they scatter."""
+    ours: list[float] = []
+    guess: list[float] = []
+    for sentence in (*SENTENCES[1:6], LONG):
+        chunks = await say(voice, sentence)
+        audio = soxr.resample(joined(chunks), voice.sample_rate, SAMPLE_RATE)
+        heard = (await recogniser.transcribe(audio, SttOptions(), Job("test"))).words
+        if words(" ".join(w.text for w in heard)) != words(sentence):
+            continue
+        at = 0
+        for said, other in zip(timed(chunks), heard, strict=True):
+            at += len(said.text) + 1
+            ours.append(said.end - other.end)
+            guess.append(at / len(sentence) * len(audio) / SAMPLE_RATE - other.end)
+    assert len(ours) > 20
+    assert np.median(np.abs(ours - np.median(ours))) < 0.75 * np.median(np.abs(guess - np.median(guess)))
 
 
 async def test_a_long_text_is_said_whole(voice: PiperVoice, recogniser: Whisper) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engines.speech_text import pieces, speakable
+from app.engines.speech_text import pieces, speakable, spoken_pieces
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,38 @@ def test_cutting_loses_nothing(text: str, soft: int) -> None:
     found = pieces(text, soft, 2 * soft)
     assert "".join("".join(found).split()) == "".join(text.split())
     assert all(0 < len(piece) <= 2 * soft for piece in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Dr. Lee paid $3.50 — “really”!", ["Dr.", "Lee", "paid", "$3.50", "—", "“really”!"]),
+        ("他说：“你好，Python。” ok", ["他", "说：", "“你", "好，", "Python。”", "ok"]),
+        ("花了¥35.5（笑）！", ["花", "了", "¥35.5（", "笑）！"]),
+        ("……你好——再见", ["……你", "好——", "再", "见"]),
+    ],
+)
+def test_words_are_as_they_are_written(text: str, words: list[str]) -> None:
+    assert spoken_pieces(text, "zh", 200, 400)[0] == words
+
+
+def test_each_piece_knows_whose_characters_it_has() -> None:
+    text = "See **the** [docs](https://a.com/x) now. 😀 It is `fun`.\n```\ncode\n```\n"
+    words, found = spoken_pieces(text, "en", 200, 400)
+    assert words == text.split()
+    assert [piece.text for piece in found] == ["See the docs now.", "It is fun."]
+    for piece, said in zip(found, (["See", "the", "docs", "now."], ["It", "is", "fun."]), strict=True):
+        assert ["".join(c for c, o in zip(piece.text, piece.owner, strict=True) if o == i).strip()
+                for i in sorted(set(piece.owner))] == said  # fmt: skip
+    assert [words[piece.owner[0]] for piece in found] == ["See", "It"]
+    assert [piece.until for piece in found] == [4, len(words)]
+
+
+@given(st.text(max_size=120), st.sampled_from(["en", "zh"]))
+def test_no_word_is_lost(text: str, language: str) -> None:
+    words, found = spoken_pieces(text, language, 20, 40)
+    assert "".join(words) == "".join(text.split())
+    owners = [owner for piece in found for owner in piece.owner]
+    assert owners == sorted(owners)
+    assert all(piece.owner[-1] < piece.until <= len(words) for piece in found)
+    assert not found or found[-1].until == len(words)
