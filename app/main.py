@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -24,6 +25,7 @@ from app.security.access import Access, load_secret
 from app.settings import Settings
 from app.stores.folder import open_folder
 from app.stores.keeper import Keeper
+from app.stores.shared import SharedSessions
 from app.stores.sql import open_conversations, sqlite_url
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application. Models load in the background once it starts; raises `Misconfigured`
     for settings that would let strangers in."""
     settings = settings or Settings()
-    access = Access(settings, load_secret(settings.data_dir / "secret"))
+    given = settings.session_secret
+    secret = given.get_secret_value().encode() if given else load_secret(settings.data_dir / "secret")
+    access = Access(settings, secret)
     runtime = Runtime(settings)
 
     @asynccontextmanager
@@ -52,6 +56,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         objects = await open_folder(settings.data_dir / "objects")
         conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
         keeper = Keeper(conversations, objects, runtime.metrics)
+        shared = None
+        if settings.shared_state_url is not None:
+            url = settings.shared_state_url.get_secret_value()
+            shared = SharedSessions(url, uuid4().hex, settings.session_keep_s)
         context = Context(
             settings=settings,
             runtime=runtime,
@@ -60,12 +68,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sessions=SessionManager(
                 settings.max_sessions,
                 settings.session_keep_s,
+                max_waiting=settings.max_waiting,
+                may_admit=runtime.overloaded,
                 on_count=runtime.metrics.active_sessions_count.set,
                 on_end=lambda session: context.ended(session),
             ),
             conversations=conversations,
             objects=objects,
             keeper=keeper,
+            shared=shared,
         )
         app.state.context = context
         runtime.start()
@@ -77,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await asyncio.wait([checking])
             # Sessions first: they still hand their last turns to the keeper.
             await context.sessions.close()
+            if shared is not None:
+                await shared.close()
             await runtime.close()
             await keeper.close()
             await conversations.close()

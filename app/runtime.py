@@ -25,6 +25,8 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts"]
+_OVERLOAD_S = 0.5
+"""Finals and speech that wait this long for a core leave no room for another session."""
 State = Literal["absent", "fetching", "loading", "ready", "failed"]
 
 
@@ -99,7 +101,7 @@ async def _llama(b: Build) -> Any:
         lambda: Llama(
             path,
             threads=max(1, s.threads // 2),
-            slots=max(2, min(4, s.max_sessions)),
+            slots=max(2, min(16, s.max_sessions)),
             context_tokens=s.llm_context_tokens,
             gpu_layers=s.llm_gpu_layers,
             on_usage=on_usage,
@@ -191,6 +193,7 @@ class Runtime:
             s.threads,
             reserved=1,
             on_wait=lambda u, t: self.metrics.workers_wait_seconds.labels(u.name.lower()).observe(t),
+            on_shed=self.metrics.shed_total.labels("partial").inc,
         )
         for role, provider in chosen(s).items():
             if provider not in ("same", "none"):
@@ -258,6 +261,12 @@ class Runtime:
     def ready(self) -> bool:
         """Whether every role is ready."""
         return all(s.state == "ready" for s in self.status.values())
+
+    def overloaded(self) -> str | None:
+        """Why no more sessions should be let in now; None if they may."""
+        if self._workers is not None and self._workers.pressure() > _OVERLOAD_S:
+            return "the machine is busy with the sessions it has"
+        return None
 
     def retry(self) -> None:
         """Begin anew with the roles that failed."""

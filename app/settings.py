@@ -40,8 +40,16 @@ class Settings(BaseSettings):
         "en", pattern=r"^([a-z]{2,3}|auto)$", description="language spoken, ISO 639-1, or auto to detect it"
     )
     max_sessions: int = Field(5, ge=1, description="open sessions at once")
+    max_waiting: int = Field(10, ge=0, description="sessions that may wait for a place")
     session_keep_s: float = Field(
         60, gt=0, description="a session waits this long for its client to return, s"
+    )
+    shared_state_url: SecretStr | None = Field(
+        None,
+        description="a Redis server (redis://host:6379/0) through which sessions go on in another process",
+    )
+    session_secret: SecretStr | None = Field(
+        None, description="signs session tokens: the same for all processes; default: one made in DATA_DIR"
     )
     heartbeat_s: float = Field(15, gt=0, description="WebSocket ping interval, s; three missed close it")
     max_upload_mb: float = Field(50, gt=0, description="largest file that REST takes, MB")

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from app import runtime
 from app.main import create_app
 from app.settings import Settings
 
@@ -30,6 +32,7 @@ class Server:
     url: str
     app: FastAPI
     settings: Settings
+    uvicorn: uvicorn.Server
 
     @property
     def ws(self) -> str:
@@ -38,10 +41,36 @@ class Server:
 
 
 @contextmanager
-def running(settings: Settings, app: FastAPI | None = None) -> Iterator[Server]:
-    """Serve on a free port of loopback, on a thread of its own, as `colloquy serve` does."""
+def scripted(settings: Settings, *, send_buffer: int | None = None, **engines: Any) -> Iterator[Server]:
+    """`running` with engines that do what a test says, for tests that are not about them: `vad`, `stt`,
+    `llm` and `tts`."""
+    settings = settings.model_copy(update={"turn_provider": "none", "stt_partial_provider": "whisper"})
+    before = dict(runtime.PROVIDERS)
+    for role, engine in engines.items():
+
+        async def build(_: Any, engine: Any = engine) -> Any:
+            return engine
+
+        runtime.PROVIDERS.update({key: build for key in before if key[0] == role})
+    try:
+        with running(settings, send_buffer=send_buffer) as server:
+            while not (context := getattr(server.app.state, "context", None)) or not context.runtime.ready:
+                time.sleep(0.01)
+            yield server
+    finally:
+        runtime.PROVIDERS.update(before)
+
+
+@contextmanager
+def running(
+    settings: Settings, app: FastAPI | None = None, *, send_buffer: int | None = None
+) -> Iterator[Server]:
+    """Serve on a free port of loopback, on a thread of its own, as `colloquy serve` does. `send_buffer`
+    is how many bytes the kernel keeps for a reader, if not its own choice (megabytes)."""
     app = app or create_app(settings)
     listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     config = uvicorn.Config(
         app, log_config=None, ws="websockets-sansio", ws_max_size=1 << 24, timeout_graceful_shutdown=10
     )
@@ -53,7 +82,7 @@ def running(settings: Settings, app: FastAPI | None = None) -> Iterator[Server]:
             raise RuntimeError("the server did not start")
         time.sleep(0.02)
     try:
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app, settings)
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app, settings, server)
     finally:
         server.should_exit = True
         thread.join(timeout=30)

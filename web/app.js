@@ -114,7 +114,7 @@ function dispatch(event) {
 
 /** The words that depend on more than their place in the page. */
 function showWords() {
-  byId("state-text", HTMLElement).textContent = t(`state.${phaseOf(state)}`);
+  byId("state-text", HTMLElement).textContent = t(`state.${phaseOf(state)}`, { n: state.queued });
   byId("state", HTMLElement).dataset.state = phaseOf(state);
   const label = preferences.pushToTalk ? "mic.hold" : state.mic ? "mic.stop" : "mic.start";
   mic.setAttribute("aria-label", t(label));
@@ -135,6 +135,13 @@ function receive(message) {
   switch (message.type) {
     case "loading":
       return showRoles(message.roles);
+    case "queued":
+      showWords();
+      return;
+    case "reply_paused":
+      return player.hold(message.turn_id);
+    case "reply_resumed":
+      return player.release();
     case "interrupted":
       player.stop(message.turn_id);
       return;

@@ -5,6 +5,7 @@ import { base64ToBytes } from "./resampler.js";
 import { Outbox, SeqFilter, retryDelay } from "./resume.js";
 
 /** @import { Api } from "./api.js" */
+/** @import { Parcel } from "./resume.js" */
 /** @import { AudioChunk, ClientMessage, ServerMessage, SessionCreated, SessionSettings } from "./types.d.ts" */
 
 /** @typedef {"connecting" | "open" | "reconnecting" | "refused"} Status */
@@ -62,6 +63,7 @@ export class Connection {
 
   #forget() {
     this.#session = null;
+    this.outbox.forget();
     this.#seq = new SeqFilter();
     this.#wasReady = false;
     this.#stillborn = 0;
@@ -95,8 +97,8 @@ export class Connection {
    * @param {{ keep: boolean }} [options] keep: send it after a reconnect if it cannot be sent now
    */
   send(message, { keep } = { keep: false }) {
-    if (this.status === "open") this.#socket?.send(JSON.stringify(message));
-    else if (keep) this.outbox.addMessage(message);
+    if (this.status === "open") this.#post({ message });
+    else if (keep) this.outbox.keep({ message });
   }
 
   /**
@@ -104,8 +106,14 @@ export class Connection {
    * @param {number} ms its length
    */
   sendAudio(audio, ms) {
-    if (this.status === "open") this.#socket?.send(audio);
-    else this.outbox.addAudio(audio, ms);
+    if (this.status === "open") this.#post({ audio, ms });
+    else this.outbox.keep({ audio, ms });
+  }
+
+  /** @param {Parcel} parcel */
+  #post(parcel) {
+    this.outbox.note(parcel);
+    this.#socket?.send("audio" in parcel ? parcel.audio : JSON.stringify(parcel.message));
   }
 
   async #dial() {
@@ -183,6 +191,7 @@ export class Connection {
   /** @param {ServerMessage} message */
   #receive(message) {
     if (message.type === "ping") {
+      this.outbox.received(message.received_ms, message.received_messages);
       this.#socket?.send(JSON.stringify({ type: "pong" }));
       return;
     }
@@ -192,9 +201,7 @@ export class Connection {
       this.#beatMs = message.heartbeat_s * 1000;
       this.#watch();
       this.#tell("open");
-      for (const parcel of this.outbox.take()) {
-        this.#socket?.send("audio" in parcel ? parcel.audio : JSON.stringify(parcel.message));
-      }
+      for (const parcel of this.outbox.again(message.received_ms, message.received_messages)) this.#post(parcel);
     }
     this.handlers.onMessage(message);
     if (message.type === "audio_chunk" && message.data !== null) {

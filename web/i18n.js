@@ -8,6 +8,7 @@ const en = {
 
   "state.connecting": "Connecting",
   "state.loading": "Loading models",
+  "state.queued": "Busy: position {n}",
   "state.reconnecting": "Reconnecting",
   "state.offline": "Not connected",
   "state.muted": "Microphone off",
@@ -127,6 +128,7 @@ const zh = {
 
   "state.connecting": "正在连接",
   "state.loading": "正在加载模型",
+  "state.queued": "服务器繁忙：排在第 {n} 位",
   "state.reconnecting": "正在重新连接",
   "state.offline": "未连接",
   "state.muted": "麦克风已关闭",

@@ -15,6 +15,10 @@ export class PlaybackQueue {
     this.current = null;
     /** @type {Float32Array | null} */
     this.fading = null;
+    /** The turn at which the queue is held. @type {string | null} */
+    this.held = null;
+    /** How many samples are still to be faded in. */
+    this.rising = 0;
   }
 
   get empty() {
@@ -26,7 +30,24 @@ export class PlaybackQueue {
    * @param {Float32Array} samples
    */
   push(turnId, samples) {
+    if (turnId !== this.held) this.release();
     if (samples.length) this.pieces.push({ turnId, samples, at: 0 });
+  }
+
+  /**
+   * Silence from the next `render` on; what is still to be played is kept until `release`, a flush or
+   * another turn's sound.
+   * @param {string} turnId
+   */
+  hold(turnId) {
+    if (this.held === null) this.#fadeNext();
+    this.held = turnId;
+  }
+
+  /** Plays on from where it was held. */
+  release() {
+    if (this.held !== null) this.rising = this.fadeSamples;
+    this.held = null;
   }
 
   /**
@@ -35,11 +56,9 @@ export class PlaybackQueue {
    * @param {string | null} turnId
    */
   flush(turnId) {
-    const sounding = this.current !== null && (turnId === null || turnId === this.current);
-    if (sounding && this.pieces.length && this.pieces[0].turnId === this.current) {
-      const { samples, at } = this.pieces[0];
-      this.fading = samples.slice(at, at + this.fadeSamples);
-    }
+    if (turnId === null || turnId === this.current) this.#fadeNext();
+    if (turnId === null || turnId === this.held) this.held = null;
+    this.rising = 0;
     this.pieces = turnId === null ? [] : this.pieces.filter((piece) => piece.turnId !== turnId);
   }
 
@@ -52,10 +71,11 @@ export class PlaybackQueue {
     /** @type {{ turnId: string, at: number, samples: number }[]} */
     const parts = [];
     let filled = this.#fade(out);
-    while (filled < out.length && this.pieces.length) {
+    while (this.held === null && filled < out.length && this.pieces.length) {
       const piece = this.pieces[0];
       const count = Math.min(out.length - filled, piece.samples.length - piece.at);
       out.set(piece.samples.subarray(piece.at, piece.at + count), filled);
+      this.#rise(out, filled, count);
       const tail = parts[parts.length - 1];
       if (tail?.turnId === piece.turnId) tail.samples += count;
       else parts.push({ turnId: piece.turnId, at: filled, samples: count });
@@ -68,6 +88,24 @@ export class PlaybackQueue {
     out.fill(0, filled);
     if (filled < out.length) this.current = null;
     return parts;
+  }
+
+  /** If the queue's first piece is sounding now, the next `render` fades it out instead of cutting it. */
+  #fadeNext() {
+    if (this.current === null || this.pieces[0]?.turnId !== this.current) return;
+    const { samples, at } = this.pieces[0];
+    this.fading = samples.slice(at, at + this.fadeSamples);
+  }
+
+  /**
+   * @param {Float32Array} out
+   * @param {number} at
+   * @param {number} count
+   */
+  #rise(out, at, count) {
+    for (let i = at; i < at + count && this.rising > 0; i++, this.rising--) {
+      out[i] *= 1 - this.rising / this.fadeSamples;
+    }
   }
 
   /**

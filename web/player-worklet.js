@@ -1,7 +1,7 @@
 import { PlaybackQueue } from "./playback.js";
 import { loudness } from "./resampler.js";
 
-/** In: `{push: turnId, samples}`, `{flush: turnId | null}`. Out: `Report` of player.js, or `{tap: turnId, samples}`. */
+/** In: `{push: turnId, samples}`, `{hold: turnId}`, `{release: true}`, `{flush: turnId | null}`. Out: `Report` of player.js, or `{tap: turnId, samples}`. */
 class Player extends AudioWorkletProcessor {
   /** @param {AudioWorkletNodeOptions} options */
   constructor(options) {
@@ -14,6 +14,11 @@ class Player extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => {
       if ("push" in data) {
         this.queue.push(data.push, data.samples);
+      } else if ("hold" in data) {
+        this.queue.hold(data.hold);
+        this.#report(0);
+      } else if ("release" in data) {
+        this.queue.release();
       } else {
         this.queue.flush(data.flush);
         this.#report(0);

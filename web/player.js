@@ -70,12 +70,25 @@ export class Player {
     return this.#ledger.playedMs(turnId);
   }
 
+  /**
+   * Silence within one render quantum; what is left of the turn is kept until `release`.
+   * @param {string} turnId
+   */
+  hold(turnId) {
+    void this.#post({ hold: turnId });
+  }
+
+  /** Plays on from where it was held. */
+  release() {
+    void this.#post({ release: true });
+  }
+
   /** Silence at once, whatever is being played. */
   stopAll() {
     void this.#post({ flush: null });
   }
 
-  /** @param {{ push: string, samples: Float32Array } | { flush: string | null }} message */
+  /** @param {{ push: string, samples: Float32Array } | { hold: string } | { release: true } | { flush: string | null }} message */
   async #post(message) {
     const node = await this.#start().catch(() => null);
     node?.port.postMessage(message);

@@ -18,7 +18,7 @@ export function retryDelay(attempt, random = Math.random) {
 }
 
 /** Messages outside the numbering: they are not replayed, and carry the number of another event. */
-const UNNUMBERED = new Set(["loading", "ping", "pong"]);
+const UNNUMBERED = new Set(["loading", "queued", "ping", "pong"]);
 
 /** Lets each numbered event of a session pass once, even when a resume sends it again. */
 export class SeqFilter {
@@ -37,40 +37,113 @@ export class SeqFilter {
 
 /** @typedef {{ audio: ArrayBuffer, ms: number } | { message: ClientMessage }} Parcel */
 
-/** Keeps, in order, what could not be sent. Of sound only the newest `limitMs` are kept. */
-export class Outbox {
+/** Messages that the server does not count, and that are not worth sending again. */
+const UNCOUNTED = new Set(["ping", "pong", "playback", "resume"]);
+const HALF_SAMPLE_MS = 0.01;
+
+/** Parcels in order; of sound only the newest `limitMs` are kept. */
+class Parcels {
+  /** @type {Parcel[]} */
+  all = [];
+  ms = 0;
+
   /** @param {number} limitMs */
-  constructor(limitMs = 60_000) {
+  constructor(limitMs) {
     this.limitMs = limitMs;
-    this.audioMs = 0;
-    /** @type {Parcel[]} */
-    this.parcels = [];
   }
 
   /**
-   * @param {ArrayBuffer} audio
-   * @param {number} ms
+   * @param {Parcel[]} parcels
+   * @returns {number} ms of sound that had to go
    */
-  addAudio(audio, ms) {
-    this.parcels.push({ audio, ms });
-    this.audioMs += ms;
-    while (this.audioMs > this.limitMs) {
-      const oldest = this.parcels.findIndex((parcel) => "audio" in parcel);
-      const [parcel] = this.parcels.splice(oldest, 1);
-      if ("audio" in parcel) this.audioMs -= parcel.ms;
+  add(...parcels) {
+    this.all.push(...parcels);
+    for (const parcel of parcels) this.ms += msOf(parcel);
+    let gone = 0;
+    while (this.ms > this.limitMs) {
+      const [oldest] = this.all.splice(this.all.findIndex((parcel) => "audio" in parcel), 1);
+      gone += msOf(oldest);
+      this.ms -= msOf(oldest);
+    }
+    return gone;
+  }
+
+  shift() {
+    const parcel = this.all.shift();
+    if (parcel) this.ms -= msOf(parcel);
+  }
+
+  take() {
+    const all = this.all;
+    this.all = [];
+    this.ms = 0;
+    return all;
+  }
+}
+
+/** @param {Parcel} parcel */
+const msOf = (parcel) => ("audio" in parcel ? parcel.ms : 0);
+
+/** Keeps, in order, what could not be sent, and what was sent but may not have arrived. */
+export class Outbox {
+  /** What the server has, or is taken to have, of all before `sent`. */
+  done = { ms: 0, messages: 0 };
+
+  /** @param {number} limitMs of sound, in each half */
+  constructor(limitMs = 60_000) {
+    this.waiting = new Parcels(limitMs);
+    this.sent = new Parcels(limitMs);
+  }
+
+  /** What was not sent yet. */
+  get parcels() {
+    return this.waiting.all;
+  }
+
+  /** @param {Parcel} parcel to be sent later */
+  keep(parcel) {
+    this.waiting.add(parcel);
+  }
+
+  /** @param {Parcel} parcel sent just now */
+  note(parcel) {
+    if ("message" in parcel && UNCOUNTED.has(parcel.message.type)) return;
+    this.done.ms += this.sent.add(parcel);
+  }
+
+  /**
+   * So much has arrived in all.
+   * @param {number} ms
+   * @param {number} messages
+   */
+  received(ms, messages) {
+    for (let head = this.sent.all[0]; head; head = this.sent.all[0]) {
+      if ("audio" in head) {
+        if (this.done.ms + head.ms > ms + HALF_SAMPLE_MS) return;
+        this.done.ms += head.ms;
+      } else {
+        if (this.done.messages >= messages) return;
+        this.done.messages++;
+      }
+      this.sent.shift();
     }
   }
 
-  /** @param {ClientMessage} message */
-  addMessage(message) {
-    this.parcels.push({ message });
+  /**
+   * The line is back, and so much had arrived. Empties the box.
+   * @param {number} ms
+   * @param {number} messages
+   * @returns {Parcel[]} what is to be sent now: first what was lost on the way
+   */
+  again(ms, messages) {
+    this.received(ms, messages);
+    this.done = { ms, messages };
+    return [...this.sent.take(), ...this.waiting.take()];
   }
 
-  /** Empties the box. */
-  take() {
-    const parcels = this.parcels;
-    this.parcels = [];
-    this.audioMs = 0;
-    return parcels;
+  /** The session is gone, and with it what was sent to it. */
+  forget() {
+    this.sent.take();
+    this.done = { ms: 0, messages: 0 };
   }
 }

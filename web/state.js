@@ -3,16 +3,18 @@
 /** @import { Status } from "./connection.js" */
 /** @import { ServerMessage } from "./types.d.ts" */
 
-/** @typedef {"connecting" | "loading" | "reconnecting" | "offline" | "muted" | "listening" | "thinking" | "speaking"} Phase */
+/** @typedef {"connecting" | "loading" | "queued" | "reconnecting" | "offline" | "muted" | "listening" | "thinking" | "speaking"} Phase */
 
 /**
  * @typedef {object} State
  * @property {Status} line
  * @property {boolean} loading models are still being loaded
+ * @property {number} queued the session's place among those that wait for one; 0: it has one
  * @property {boolean} mic
  * @property {string | null} hearing the turn that is being spoken by the person
  * @property {Waiting | null} waiting for the reply to be heard
  * @property {string | null} speaking the turn whose reply is being played
+ * @property {string | null} paused the turn whose reply is held, because somebody may be speaking
  * @property {boolean} drained nothing of it is left to play at the moment
  * @property {string | null} turn the newest turn seen
  * @property {string | null} complete the last turn that the server has closed
@@ -37,10 +39,12 @@
 export const initialState = {
   line: "connecting",
   loading: false,
+  queued: 0,
   mic: false,
   hearing: null,
   waiting: null,
   speaking: null,
+  paused: null,
   drained: false,
   turn: null,
   complete: null,
@@ -54,7 +58,8 @@ export const initialState = {
 export function reduce(state, event) {
   switch (event.type) {
     case "line":
-      return { ...state, line: event.status, loading: event.status === "open" ? false : state.loading };
+      if (event.status === "open") return { ...state, line: "open", loading: false, queued: 0 };
+      return { ...state, line: event.status, queued: 0 };
     case "loading":
       return { ...state, loading: event.busy };
     case "mic":
@@ -70,7 +75,7 @@ export function reduce(state, event) {
       if (state.speaking !== event.turnId) return state;
       return state.complete === event.turnId ? { ...state, speaking: null } : { ...state, drained: true };
     case "replaced":
-      return { ...state, hearing: null, waiting: null, speaking: null, turn: null, complete: null };
+      return { ...state, hearing: null, waiting: null, speaking: null, paused: null, turn: null, complete: null };
     case "server":
       return hear(state, event.message);
   }
@@ -85,6 +90,14 @@ function hear(state, message) {
   const id = "turn_id" in message ? (message.turn_id ?? null) : null;
   const now = id === null ? state : { ...state, turn: id };
   switch (message.type) {
+    case "queued":
+      return { ...state, queued: message.position };
+    case "loading":
+      return { ...state, queued: 0 };
+    case "reply_paused":
+      return { ...now, paused: id };
+    case "reply_resumed":
+      return { ...now, paused: null };
     case "speech_started":
       return { ...now, hearing: id };
     case "speech_stopped":
@@ -97,7 +110,7 @@ function hear(state, message) {
     case "turn_dropped":
       return { ...close(now, id), hearing: now.hearing === id ? null : now.hearing };
     case "interrupted":
-      return close(now, id);
+      return { ...close(now, id), paused: null };
     case "turn_complete":
       return { ...close(now, id, state.speaking === id && !state.drained), complete: id };
     case "error":
@@ -132,9 +145,10 @@ function concerns(waiting, id) {
 export function phaseOf(state) {
   if (state.line === "refused") return "offline";
   if (state.line === "reconnecting") return "reconnecting";
+  if (state.queued) return "queued";
   if (state.loading) return "loading";
   if (state.line === "connecting") return "connecting";
-  if (state.speaking !== null) return "speaking";
+  if (state.speaking !== null) return state.paused === state.speaking ? "listening" : "speaking";
   if (state.hearing !== null) return "listening";
   if (state.waiting) return "thinking";
   return state.mic ? "listening" : "muted";

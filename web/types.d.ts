@@ -20,13 +20,15 @@ export interface SessionSettings {
   speed?: number;
   audio_in?: { codec: string; sample_rate: number };
   audio_out?: { codec: string; sample_rate: number; binary: boolean };
-  turn_detection?: { mode?: "auto" | "manual"; end_ms?: number };
+  turn_detection?: { mode?: "auto" | "manual"; end_ms?: number; eagerness?: "low" | "medium" | "high" };
 }
 
 export interface SessionCreated {
   session_id: string;
   ws_url: string;
   token: string;
+  /** 0: admitted */
+  queue_position: number;
 }
 
 export interface Voice {
@@ -55,6 +57,14 @@ export interface SessionReady extends Event {
   resumed: boolean;
   settings: SessionSettings;
   heartbeat_s: number;
+  received_ms: number;
+  received_messages: number;
+}
+export interface Queued extends Event {
+  type: "queued";
+  /** 1 is the next */
+  position: number;
+  retry_after_s: number;
 }
 export interface Loading extends Event {
   type: "loading";
@@ -108,6 +118,15 @@ export interface AudioChunk extends Event {
   offset_ms: number;
   text: string | null;
 }
+export interface ReplyPaused extends Event {
+  type: "reply_paused";
+  turn_id: string;
+  at_ms: number;
+}
+export interface ReplyResumed extends Event {
+  type: "reply_resumed";
+  turn_id: string;
+}
 export interface Interrupted extends Event {
   type: "interrupted";
   turn_id: string;
@@ -141,6 +160,8 @@ export interface ErrorOut extends Event {
 }
 export interface Ping extends Event {
   type: "ping";
+  received_ms: number;
+  received_messages: number;
 }
 export interface Pong extends Event {
   type: "pong";
@@ -149,6 +170,7 @@ export interface Pong extends Event {
 export type ServerMessage =
   | SessionReady
   | Loading
+  | Queued
   | SpeechStarted
   | SpeechStopped
   | TurnDropped
@@ -156,6 +178,8 @@ export type ServerMessage =
   | TranscriptionFinal
   | LlmToken
   | AudioChunk
+  | ReplyPaused
+  | ReplyResumed
   | Interrupted
   | TurnComplete
   | Notice

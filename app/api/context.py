@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Annotated
 from weakref import WeakValueDictionary
@@ -10,18 +11,20 @@ from weakref import WeakValueDictionary
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
-from app.api.messages import SessionSettings
+from app.api.ears import Ears
 from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
-from app.dialogue.events import Event, Failed, Interrupted
+from app.dialogue.events import Event, Failed, Interrupted, ReplyPaused, ReplyResumed
 from app.dialogue.manager import SessionManager
 from app.dialogue.session import Session
 from app.dialogue.turn import Turn
 from app.observability.metrics import Metrics
+from app.roles import ColloquyError
 from app.runtime import Runtime
 from app.security.access import Access
 from app.settings import Settings
 from app.stores.interfaces import ConversationStore, ObjectStore, TurnRecord
 from app.stores.keeper import Keeper
+from app.stores.shared import SharedSessions
 
 
 @dataclass(slots=True)
@@ -36,8 +39,10 @@ class Context:
     conversations: ConversationStore
     objects: ObjectStore
     keeper: Keeper
-    wishes: dict[str, SessionSettings] = field(default_factory=dict)
-    """What each open session's client asked for, by session id."""
+    shared: SharedSessions | None = None
+    """Where sessions are written down for other processes."""
+    ears: dict[str, Ears] = field(default_factory=dict)
+    """What each open session's client asked for and has sent, by session id."""
     talking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """Held while a conversation by REST has a turn, by its id: turns are numbered one by one."""
 
@@ -60,14 +65,26 @@ class Context:
             self.metrics.errors_total.labels(event.code).inc()
         elif isinstance(event, Interrupted):
             self.metrics.interruptions_total.labels(event.reason).inc()
+        elif isinstance(event, ReplyPaused):
+            self.metrics.reply_pauses_total.labels("held").inc()
+        elif isinstance(event, ReplyResumed):
+            self.metrics.reply_pauses_total.labels("resumed").inc()
 
     def count_speculation(self, outcome: str) -> None:
         """Count a reply that was begun before the turn was over."""
         self.metrics.speculations_total.labels(outcome).inc()
 
+    def moved(self, session: Session) -> None:
+        """Another process has the session."""
+        self.ears.pop(session.id, None)
+        self.sessions.release(session.id)
+
     async def ended(self, session: Session) -> None:
         """A session is over: note when."""
-        self.wishes.pop(session.id, None)
+        self.ears.pop(session.id, None)
+        if self.shared is not None:
+            with contextlib.suppress(ColloquyError):
+                await self.shared.forget(session.id)
         await self.conversations.end_session(session.id)
 
     async def keep(self, session: Session, turn: Turn) -> None:

@@ -1,4 +1,5 @@
-"""One shape for every error: `{code, message, trace_id}`, and `field` where there is one."""
+"""One shape for every error: `{code, message, trace_id}`, `field` where one is to blame, `position`
+where there is a queue."""
 
 from __future__ import annotations
 
@@ -18,10 +19,14 @@ from app.roles import BadInput, Busy, ColloquyError, NotAllowed, NotFound
 log = logging.getLogger(__name__)
 
 
-def body_of(error: ColloquyError, trace_id: str) -> dict[str, str]:
+def body_of(error: ColloquyError, trace_id: str) -> dict[str, str | int]:
     """The JSON of an error."""
-    body = {"code": error.code, "message": error.message, "trace_id": trace_id}
-    return body | {"field": error.field} if error.field else body
+    body: dict[str, str | int] = {"code": error.code, "message": error.message, "trace_id": trace_id}
+    if error.field:
+        body["field"] = error.field
+    if isinstance(error, Busy) and error.position is not None:
+        body["position"] = error.position
+    return body
 
 
 def _answer(request: Request, error: ColloquyError, status: int | None = None) -> JSONResponse:

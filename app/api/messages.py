@@ -51,6 +51,9 @@ class TurnDetection(_Model):
     adaptive: bool = Field(
         True, description="end sooner after a finished sentence, later after a trailing 'and…'"
     )
+    eagerness: Literal["low", "medium", "high"] = Field(
+        "medium", description="how soon a pause is taken for the end of the turn"
+    )
     interrupt: bool = Field(True, description="speech during a reply stops the reply")
 
 
@@ -175,6 +178,10 @@ class SessionReady(_Event):
     resumed: bool = False
     settings: SessionSettings
     heartbeat_s: float = Field(description="the server pings this often; answer with pong")
+    received_ms: float = Field(description="how much of the session's sound the server has taken in")
+    received_messages: int = Field(
+        description="how many messages it has taken in, without sound, `ping`, `pong`, `playback`, `resume`"
+    )
 
 
 class RoleProgress(BaseModel):
@@ -193,6 +200,15 @@ class Loading(_Event):
 
     type: Literal["loading"] = "loading"
     roles: list[RoleProgress]
+
+
+class Queued(_Event):
+    """All places are taken: the session waits, and `session_ready` comes when it is its turn. Sent
+    when `position` changes; 1 is the next. Transient, like `loading`."""
+
+    type: Literal["queued"] = "queued"
+    position: int
+    retry_after_s: float = Field(description="a guess at how long until a place is free")
 
 
 class SpeechStarted(_Event):
@@ -281,6 +297,22 @@ class AudioChunkOut(_Event):
     last: bool = False
 
 
+class ReplyPaused(_Event):
+    """Somebody may be speaking: stop the reply's sound at once, but keep what is still to be
+    played. `reply_resumed` or `interrupted` follows. `at_ms` is about how much of it was heard."""
+
+    type: Literal["reply_paused"] = "reply_paused"
+    turn_id: str
+    at_ms: float
+
+
+class ReplyResumed(_Event):
+    """It was nothing: play on from where the sound was stopped."""
+
+    type: Literal["reply_resumed"] = "reply_resumed"
+    turn_id: str
+
+
 class Interrupted(_Event):
     """The reply was stopped: throw away what is still to be played. `heard_text` is what the
     person had heard, and all that history keeps."""
@@ -325,9 +357,12 @@ class ErrorOut(_Event):
 
 
 class PingOut(_Event):
-    """Heartbeat; answer with `pong`. Transient, like `loading`."""
+    """Heartbeat; answer with `pong`. `received_ms` and `received_messages` as in `session_ready`.
+    Transient, like `loading`."""
 
     type: Literal["ping"] = "ping"
+    received_ms: float
+    received_messages: int
 
 
 class PongOut(_Event):
@@ -340,6 +375,7 @@ class PongOut(_Event):
 ServerMessage = Annotated[
     SessionReady
     | Loading
+    | Queued
     | SpeechStarted
     | SpeechStopped
     | TurnDropped
@@ -347,6 +383,8 @@ ServerMessage = Annotated[
     | TranscriptionFinal
     | LlmToken
     | AudioChunkOut
+    | ReplyPaused
+    | ReplyResumed
     | Interrupted
     | TurnComplete
     | Notice
@@ -362,11 +400,13 @@ server_message: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
 
 class SessionCreated(BaseModel):
-    """Answer of `POST /api/v1/sessions`. Connect to `ws_url` with `?token=`."""
+    """Answer of `POST /api/v1/sessions`. Connect to `ws_url` with `?token=`. `queue_position` 0 is
+    admitted, 1 is the next to be; who waits must connect within 10 s."""
 
     session_id: str
     ws_url: str
     token: str
+    queue_position: int = 0
 
 
 class TurnOut(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,9 +10,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from app.api.context import Context, Ctx, Owner
-from app.api.messages import SessionCreated, SessionSettings, TurnDetection, TurnOut, WordOut
-from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
-from app.dialogue.session import Session
+from app.api.messages import SessionCreated, SessionSettings, TurnOut, WordOut
+from app.api.opening import open_session
 from app.roles import BadInput, NotFound, Word
 from app.stores.interfaces import SessionRecord, TurnRecord
 
@@ -28,41 +26,6 @@ class SessionOut(BaseModel):
     ended_at: str | None
     language: str | None
     state: str
-
-
-def configured(context: Context, wish: SessionSettings, base: SessionConfig | None = None) -> SessionConfig:
-    """`base` (default: the server's) with the fields that `wish` sets. Raises `BadInput` for
-    what this server cannot do."""
-    config = base or context.default_config()
-    given = wish.model_fields_set
-    if "language" in given and wish.language is None:
-        config = replace(config, language=context.default_config().language)
-    elif wish.language is not None:
-        if context.settings.english_only and wish.language != "en":
-            raise BadInput(
-                "this server hears English only: start it with LANGUAGE=auto (or the language) for others",
-                field="language",
-            )
-        language = None if wish.language == "auto" else wish.language
-        config = replace(config, language=language)
-        if context.settings.llm_system_prompt is None and wish.instructions is None:
-            config = replace(config, instructions=default_instructions(language))
-    if "vocabulary" in given:
-        config = replace(config, vocabulary=tuple(wish.vocabulary))
-    if "instructions" in given:
-        default = context.settings.llm_system_prompt or default_instructions(config.language)
-        config = replace(config, instructions=wish.instructions or default)
-    if "voice" in given:
-        config = replace(config, voice=wish.voice)
-    if "speed" in given:
-        config = replace(config, speed=wish.speed)
-    if "turn_detection" in given:
-        config = replace(config, turn=_turn(wish.turn_detection, config.turn))
-    return config
-
-
-def _turn(wish: TurnDetection, base: TurnConfig) -> TurnConfig:
-    return replace(base, **{name: getattr(wish, name) for name in wish.model_fields_set})
 
 
 def check_formats(wish: SessionSettings) -> None:
@@ -86,33 +49,19 @@ async def check_voice(context: Context, wish: SessionSettings) -> None:
 
 @router.post("", status_code=201)
 async def create(context: Ctx, owner: Owner, settings: SessionSettings | None = None) -> SessionCreated:
-    """Open a session. It ends a minute after its client has gone."""
+    """Open a session, or let it wait for a place. It ends a minute after its client has gone."""
     wish = settings or SessionSettings()
     check_formats(wish)
     await check_voice(context, wish)
-    config = configured(context, wish)
-
-    def make(session_id: str) -> Session:
-        return Session(
-            session_id,
-            config,
-            roles=context.runtime.roles,
-            on_turn=context.keep,
-            on_event=context.count,
-            on_speculation=context.count_speculation,
-        )
-
-    session = context.sessions.create(owner, make)
-    context.wishes[session.id] = wish
-    await context.conversations.add_session(
-        SessionRecord(
-            session.id, owner, datetime.now(UTC), None, config.language, wish.model_dump(exclude_unset=True)
-        )
-    )
+    session = await open_session(context, owner, wish)
+    given, language = wish.model_dump(exclude_unset=True), session.config.language
+    record = SessionRecord(session.id, owner, datetime.now(UTC), None, language, given)
+    await context.conversations.add_session(record)
     return SessionCreated(
         session_id=session.id,
         ws_url=f"/ws/{session.id}",
         token=context.access.session_token(session.id, owner),
+        queue_position=context.sessions.position(session.id),
     )
 
 
@@ -178,6 +127,8 @@ def _session_out(context: Context, record: SessionRecord) -> SessionOut:
     state = "ended"
     with contextlib.suppress(NotFound):
         state = context.sessions.get(record.id, record.owner).state
+        if context.sessions.position(record.id):
+            state = "queued"
     return SessionOut(
         session_id=record.id,
         created_at=record.created_at.isoformat(),

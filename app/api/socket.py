@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app.api.context import Context, context_of
+from app.api.ears import Ears
 from app.api.errors import from_validation
 from app.api.health import roles_of
 from app.api.messages import (
@@ -28,21 +29,25 @@ from app.api.messages import (
     Ping,
     PingOut,
     Playback,
+    Pong,
     PongOut,
+    Queued,
     Resume,
+    RoleProgress,
     SessionReady,
-    SessionSettings,
     SetTtsMode,
     TextIn,
     client_message,
 )
-from app.api.sessions import check_formats, check_voice, configured
-from app.api.wire import Ears, Mouth
+from app.api.opening import configured, find_session
+from app.api.sessions import check_formats, check_voice
+from app.api.wire import Mouth
 from app.dialogue.events import Event, Notice
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
 from app.observability.logs import bind
 from app.roles import BadInput, ColloquyError, NotAllowed, NotFound, TooLarge
+from app.stores.shared import Unavailable
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -52,7 +57,12 @@ MAX_MESSAGE = 1 << 20
 lives; past the server's own limit (16 times this) the connection is closed with 1009."""
 _RESUME_WAIT_S = 1.0
 _SEND_TIMEOUT_S = 20.0
+_CLOSE_TIMEOUT_S = 5.0
+_LOOK_S = 0.25
+_UNCOUNTED = (AudioChunkIn, Ping, Pong, Playback, Resume)
+"""Not in `received_messages`: sound has its own count, the rest is not worth sending again."""
 
+CLOSE_TRY_LATER = 1013
 CLOSE_NO_SESSION = 4404
 CLOSE_DISPLACED = 4409
 CLOSE_FELL_BEHIND = 4408
@@ -73,16 +83,17 @@ async def session_socket(socket: WebSocket, session_id: str, token: str = "") ->
         return
     connection = Connection(socket, context)
     try:
-        session = context.sessions.attach(session_id, owner, connection)
-    except NotFound as error:
+        session = await find_session(context, session_id, owner, connection)
+    except (NotFound, Unavailable) as error:
         await socket.accept()
-        await socket.close(CLOSE_NO_SESSION, error.message)
+        code = CLOSE_NO_SESSION if isinstance(error, NotFound) else CLOSE_TRY_LATER
+        await socket.close(code, error.message[:120])
         return
     await socket.accept()
     context.metrics.websocket_connections_active.inc()
     try:
         with bind(session_id=session_id):
-            await connection.serve(session, context.wishes.get(session_id, SessionSettings()))
+            await connection.serve(session, context.ears[session_id])
     finally:
         context.metrics.websocket_connections_active.dec()
         context.sessions.detach(session_id, connection)
@@ -113,11 +124,13 @@ class Connection:
             Resume: self._on_resume,
         }
 
-    async def serve(self, session: Session, wish: SessionSettings) -> None:
+    async def serve(self, session: Session, ears: Ears) -> None:
         """Talk until either side leaves."""
         self._session = session
-        self._use(wish)
+        self._ears = ears
+        self._mouth = Mouth(ears.wish)
         self._heard_at = asyncio.get_running_loop().time()
+        self._awaiting = True
         returning = session.connected
         session.connected = True
         self._after = session.outbox.last_seq if returning else 0
@@ -134,6 +147,7 @@ class Connection:
         except _Close as close:
             await self._close(close.code, close.reason)
         except TimeoutError:
+            log.info("a client does not read what it is sent")
             await self._close(CLOSE_FELL_BEHIND, "nothing was read for too long: come back and resume")
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
@@ -144,15 +158,15 @@ class Connection:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close(1000, "session ended")
 
-    def _use(self, wish: SessionSettings) -> None:
-        self._wish = wish
-        self._ears = Ears(wish)
-        self._mouth = Mouth(wish)
-
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                await self._socket.close(code, reason)
+            # Who does not read cannot be told; when this returns the server hangs up.
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                await asyncio.wait_for(self._socket.close(code, reason), _CLOSE_TIMEOUT_S)
+
+    def _check_displaced(self) -> None:
+        if self._context.sessions.is_displaced(self._session.id, self):
+            raise _Close(CLOSE_DISPLACED, "another connection took over this session")
 
     # --- to the client -------------------------------------------------------------------------
 
@@ -167,9 +181,10 @@ class Connection:
             await self._until_ready()
             await self._greet(resumed)
             async for seq, event in self._session.outbox.follow(self._after):
-                if not self._context.sessions.is_attached(self._session.id, self):
-                    raise _Close(CLOSE_DISPLACED, "another connection took over this session")
+                self._check_displaced()
                 await self._tell(seq, event)
+            if self._session.moved:
+                raise _Close(CLOSE_DISPLACED, "another server process took over this session")
         except FellBehind:
             raise _Close(
                 CLOSE_FELL_BEHIND, "events were read too slowly to keep: create a new session"
@@ -185,34 +200,65 @@ class Connection:
                 seq=self._after,
                 session_id=self._session.id,
                 resumed=resumed,
-                settings=self._wish,
+                settings=self._ears.wish,
                 heartbeat_s=self._context.settings.heartbeat_s,
+                received_ms=self._received[0],
+                received_messages=self._received[1],
             ).model_dump_json()
         )
 
     async def _until_ready(self) -> None:
-        told = None
-        while not self._context.runtime.ready:
-            roles = roles_of(self._context)
-            if roles != told:
-                told = roles
-                await self._send(Loading(seq=self._after, roles=roles).model_dump_json())
+        """Until the session has a place and the models are there; meanwhile, say what it waits for."""
+        sessions, told = self._context.sessions, None
+        while True:
+            position = sessions.position(self._session.id)
+            if position == 0 and self._context.runtime.ready:
+                return
+            news = position or roles_of(self._context)
+            if news != told:
+                told = news
+                await self._send(self._waiting_for(news).model_dump_json())
             for seq, event in self._session.outbox.since(self._after):
                 await self._tell(seq, event)  # such as: a model cannot be had
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(_LOOK_S)
+
+    def _waiting_for(self, news: int | list[RoleProgress]) -> Queued | Loading:
+        if isinstance(news, int):
+            wait = round(self._context.sessions.retry_after(), 1)
+            return Queued(seq=self._after, position=news, retry_after_s=wait)
+        return Loading(seq=self._after, roles=news)
+
+    @property
+    def _received(self) -> tuple[float, int]:
+        """How many ms of sound, and how many messages, the client need not send again."""
+        ms, messages = self._ears.received_ms, self._ears.received_messages
+        if (safe := self._session.safe) is not None:
+            # What only this process knows would be lost with it.
+            ms, messages = min(ms, safe[0]), safe[1].get("messages", 0)
+        return round(ms, 3), messages
 
     async def _beat(self) -> None:
         period = self._context.settings.heartbeat_s
         while True:
             await asyncio.sleep(period)
-            if asyncio.get_running_loop().time() - self._heard_at > 3 * period:
+            self._check_displaced()
+            if self._awaiting and asyncio.get_running_loop().time() - self._heard_at > 3 * period:
                 raise _Close(CLOSE_SILENT, "nothing came for three heartbeats")
-            await self._send(PingOut(seq=self._after).model_dump_json())
+            ping = PingOut(
+                seq=self._after,
+                received_ms=self._received[0],
+                received_messages=self._received[1],
+            )
+            await self._send(ping.model_dump_json())
 
     # --- from the client -----------------------------------------------------------------------
 
     async def _receive(self) -> str | bytes:
+        self._awaiting = True
         message = await self._socket.receive()
+        self._awaiting = False
+        # From here on another connection is told what was received: nothing more is taken of this one.
+        self._check_displaced()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         self._heard_at = asyncio.get_running_loop().time()
@@ -240,17 +286,28 @@ class Connection:
 
     async def _read(self, first: BaseModel | bytes | None) -> None:
         message: BaseModel | bytes | None = None if isinstance(first, Resume) else first
+        ears, newcomer = self._ears, first is None
         while True:
+            await ears.pass_on(self._session.hear)
+            self._heard_at = asyncio.get_running_loop().time()
             try:
                 if message is None:
                     message = self._parse(await self._receive())
                 if isinstance(message, bytes):
-                    await self._session.hear(self._ears.binary(message))
+                    ears.binary(message)
+                elif isinstance(message, Resume) and newcomer and message.last_seq == 0:
+                    pass  # of an earlier connection that broke before we saw it
                 elif handler := self._handlers.get(type(message)):
                     await handler(message)
             except ColloquyError as error:
                 self._session.report(error)
-            message = None
+            if isinstance(message, BaseModel) and not isinstance(message, _UNCOUNTED):
+                ears.received_messages += 1
+                self._session.at_door = {
+                    "messages": ears.received_messages,
+                    "wish": ears.wish.model_dump(exclude_unset=True),
+                }
+            message, newcomer = None, False
 
     def _parse(self, frame: str | bytes) -> Any:
         if len(frame) > MAX_MESSAGE:
@@ -266,7 +323,7 @@ class Connection:
             raise from_validation(error.errors()) from None
 
     async def _on_audio(self, message: AudioChunkIn) -> None:
-        await self._session.hear(self._ears.json(message))
+        self._ears.json(message)
 
     async def _on_text(self, message: TextIn) -> None:
         self._session.say(message.text, stream=message.streaming)
@@ -288,14 +345,13 @@ class Connection:
 
     async def _on_configure(self, message: Configure) -> None:
         given = message.settings.model_fields_set
-        wish = self._wish.model_copy(update={name: getattr(message.settings, name) for name in given})
+        wish = self._ears.wish.model_copy(update={name: getattr(message.settings, name) for name in given})
         check_formats(wish)
         await check_voice(self._context, message.settings)
         self._session.configure(configured(self._context, message.settings, self._session.config))
-        self._context.wishes[self._session.id] = wish
-        if given & {"audio_in", "audio_out"}:
-            self._use(wish)
-        self._wish = wish
+        self._ears.use(wish)
+        if "audio_out" in given:
+            self._mouth = Mouth(wish)
 
     async def _on_ping(self, message: Ping) -> None:
         await self._send(PongOut(seq=self._after, timestamp=message.timestamp).model_dump_json())

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from app.api.messages import (
-    AudioChunkIn,
     AudioChunkOut,
     ErrorOut,
     Interrupted,
     LlmToken,
     Notice,
+    ReplyPaused,
+    ReplyResumed,
     SessionSettings,
     SpeechStarted,
     SpeechStopped,
@@ -23,37 +24,10 @@ from app.api.messages import (
     TurnDropped,
 )
 from app.api.sessions import words_out
-from app.audio.codecs import Decoder, Encoder, decoder, encoder
+from app.audio.codecs import Encoder, encoder
 from app.dialogue import events
-from app.roles import BadInput, Samples
 
 Frame = str | bytes
-
-
-class Ears:
-    """Decodes what one connection sends; decoders keep state between packets."""
-
-    def __init__(self, wish: SessionSettings) -> None:
-        self._format = wish.audio_in
-        self._binary: Decoder | None = None
-        self._json: tuple[int, Decoder] | None = None
-
-    def binary(self, data: bytes) -> Samples:
-        """A binary frame in the negotiated format. Raises `BadAudio`."""
-        if self._binary is None:
-            self._binary = decoder(self._format.codec, self._format.sample_rate)
-        return self._binary.decode(data)
-
-    def json(self, message: AudioChunkIn) -> Samples:
-        """Base64 PCM16 in an `audio_chunk`. Raises `BadAudio` or `BadInput`."""
-        rate = message.sr or self._format.sample_rate
-        if self._json is None or self._json[0] != rate:
-            self._json = rate, decoder("pcm16", rate)
-        try:
-            data = base64.b64decode(message.data, validate=True)
-        except ValueError:
-            raise BadInput("data is not base64", field="data") from None
-        return self._json[1].decode(data)
 
 
 class Mouth:
@@ -122,6 +96,10 @@ def _printed(seq: int, event: events.Event) -> str:
             )
         case events.ReplyText(turn_id, text):
             message = LlmToken(seq=seq, turn_id=turn_id, token=text)
+        case events.ReplyPaused(turn_id, at_ms):
+            message = ReplyPaused(seq=seq, turn_id=turn_id, at_ms=round(at_ms, 1))
+        case events.ReplyResumed(turn_id):
+            message = ReplyResumed(seq=seq, turn_id=turn_id)
         case events.Interrupted(turn_id, reason, heard):
             message = Interrupted(seq=seq, turn_id=turn_id, reason=reason, heard_text=heard)
         case events.TurnComplete():

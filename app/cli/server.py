@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.talk import NoServer, health
 
 _SHUTDOWN_S = 10
+_UNREAD_MS = 30_000
 
 
 class PortTaken(ColloquyError):
@@ -56,7 +57,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. `PortTaken` or `Misconfigured` say why not."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Else the kernel keeps what it could not deliver to a peer that reads no more, for good.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+        return listener
     except OSError as error:
         # Python puts the address into the text, for which we have words of our own.
         reason = (error.strerror or str(error)).partition(" (while ")[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.api.messages import Interrupted, SessionReady, SpeechStopped
+from app.api.messages import Interrupted, Queued, ReplyPaused, ReplyResumed, SessionReady, SpeechStopped
 from app.cli.errors import load_settings
 from app.cli.exchange import Tally
 from app.cli.screen import Screen, screen_for
@@ -184,8 +184,14 @@ class _Talker:
                 turn.voice_ended = self._voice_ended(message)
             if isinstance(message, Sound):
                 self._player.play(message.turn_id, b"".join(message.packets))
+            elif isinstance(message, ReplyPaused):
+                self._player.pause(message.turn_id)
+            elif isinstance(message, ReplyResumed):
+                self._player.resume()
             elif isinstance(message, Interrupted):
                 self._player.stop()
+            elif isinstance(message, Queued):
+                screen.note(f"busy: position {message.position}")
             elif isinstance(message, SessionReady):
                 self._ready.set()
             screen.show(message, turn)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from app.dialogue.agreement import same_words
 from app.dialogue.config import SessionConfig
-from app.dialogue.events import Event, Interrupted, Reason
+from app.dialogue.events import Event, Interrupted, Reason, ReplyPaused, ReplyResumed
 from app.dialogue.history import History
-from app.dialogue.reply import Reply
+from app.dialogue.reply import NOTHING_SAID, Reply, Said
 from app.dialogue.turn import Turn
 from app.observability.clock import Stage
 from app.observability.logs import bind
@@ -24,6 +24,8 @@ from app.roles import ChatMessage, ColloquyError, Job, RoleSet, Urgency
 
 log = logging.getLogger(__name__)
 
+_LITTLE_LEFT_MS = 700.0
+_LONGEST_PAUSE_S = 3.0
 _READ_AHEAD = 16
 """New firm characters worth reading ahead."""
 
@@ -53,6 +55,7 @@ class Answers:
         self._on_draft = on_draft
         self._now = now
         self._turns = 0
+        self._last_text = ""
         self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
         # What the draft answers, itself, its task.
         self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
@@ -79,6 +82,31 @@ class Answers:
         self._reply = (turn, *draft)
         draft[0].adopt()
 
+    def go_on(self, turn: Turn, said: Said) -> None:
+        """Answer `turn` from where another process left off. History has what the person said."""
+        messages = self._prompt("")
+        if said.text:
+            # Models go on with a message of theirs that is last.
+            messages.append(ChatMessage("assistant", said.text))
+        reply = self._new(turn, turn.language, said)
+        self._reply = (turn, reply, self._spawn(self._answer(turn, reply, messages)))
+        reply.adopt()
+
+    def take_over(self, history: Sequence[ChatMessage], turns: int) -> None:
+        """Go on with a conversation of `turns` turns."""
+        self.history = History(list(history))
+        self._turns = turns
+
+    @property
+    def turns(self) -> int:
+        """How many turns there have been."""
+        return self._turns
+
+    @property
+    def answering(self) -> tuple[Turn, Reply] | None:
+        """The reply that runs and its turn."""
+        return self._reply[:2] if self._reply is not None else None
+
     def note(self, turn: Turn) -> None:
         """`turn` is part of the conversation from here on, answered or not."""
         self._turns += 1
@@ -97,6 +125,46 @@ class Answers:
         self._emit(Interrupted(turn.id, reason, turn.heard))
         self._done(turn)
         task.cancel()
+
+    # --- while somebody may be speaking over it ------------------------------------------------
+
+    def pause(self) -> None:
+        """Hold the sound of the reply that is being heard, until `resume` or `interrupt`."""
+        if self._reply is not None and self.state == "speaking" and not self._reply[1].paused:
+            turn, reply, _ = self._reply
+            reply.pause()
+            self._emit(ReplyPaused(turn.id, reply.heard_ms()))
+            # The microphone may fall silent for good, and then nothing would ever end the pause.
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE_S, self._resume_if, reply)
+
+    def resume(self) -> None:
+        """Go on with a reply that is held."""
+        if self._reply is not None and self._reply[1].paused:
+            turn, reply, _ = self._reply
+            self._emit(ReplyResumed(turn.id))
+            reply.resume()
+
+    def _resume_if(self, reply: Reply) -> None:
+        if self._reply is not None and self._reply[1] is reply:
+            self.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether there is a reply that is held."""
+        return self._reply is not None and self._reply[1].paused
+
+    @property
+    def nearly_over(self) -> bool:
+        """Whether little or nothing is left to be heard: what is said now answers the reply."""
+        if self._reply is None:
+            return True
+        reply = self._reply[1]
+        return reply.written and reply.ahead_ms() < _LITTLE_LEFT_MS
+
+    @property
+    def recent_text(self) -> str:
+        """What is being heard, for telling its echo."""
+        return self._reply[1].recent_text() if self._reply is not None else self._last_text
 
     def played(self, turn_id: str, ms: float) -> None:
         """The client has played `ms` of that turn's reply. Reports of old turns are ignored."""
@@ -144,7 +212,7 @@ class Answers:
 
     # --- the reply -----------------------------------------------------------------------------
 
-    def _new(self, turn: Turn, language: str) -> Reply:
+    def _new(self, turn: Turn, language: str, said: Said = NOTHING_SAID) -> Reply:
         def emit(event: Event) -> None:
             # A stopped reply may still have a piece in hand; it must not be heard.
             if not turn.complete:
@@ -158,6 +226,7 @@ class Answers:
             language=language,
             stream_text=turn.stream_text,
             emit=emit,
+            said=said,
             now=self._now,
         )
 
@@ -198,6 +267,7 @@ class Answers:
         turn.heard = reply.heard_text() if turn.interrupted else reply.text.strip()
         turn.clock.mark(Stage.REPLY_DONE)
         self.history.assistant(turn.heard)
+        self._last_text = reply.recent_text()
         self._reply = None
         config = self.config
         if self.history.make_room(config.instructions, self._roles.llm, config.max_reply_tokens):

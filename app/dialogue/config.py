@@ -31,6 +31,8 @@ class TurnConfig:
     start_ms: float = 160
     end_ms: float = 500
     adaptive: bool = True
+    eagerness: Literal["low", "medium", "high"] = "medium"
+    """How soon a pause is taken for the end: scales every wait of `endpointing`."""
     interrupt: bool = True
     speculations: int = 3
     """How many times within an utterance a reply may be begun on a likely end."""

@@ -59,6 +59,19 @@ class TurnDetector:
     _quiet: float = 0.0
     _closing: bool = False
 
+    @property
+    def calm_to(self) -> int:
+        """Sample up to which nothing is speech, or may become it; only while none is going on."""
+        return self.position if self._candidate is None else self._candidate
+
+    @property
+    def held_ms(self) -> float:
+        """How much voice there has been of the speech that goes on or may be beginning; 0 if there
+        is none."""
+        if self.speaking:
+            return self.voiced_ms
+        return self._held if self._candidate is not None else 0.0
+
     def feed(self, probability: float) -> Signal | None:
         """Take the next frame's speech probability."""
         begin = self.position
@@ -136,33 +149,41 @@ _DICTATED = re.compile(
 _SURE, _LIKELY, _DOUBTFUL = 0.7, 0.4, 0.15
 
 
+_EAGERNESS = {"low": 1.7, "medium": 1.0, "high": 0.75}
+
+
 def end_wait_ms(text: str, config: TurnConfig, over: float | None = None) -> float:
     """How long a silence ends the utterance whose words so far are `text`, in ms.
 
-    It is `config.end_ms` scaled by what the words look like, and by how much the voice sounded as
-    if it were done (`over`, 0–1, None where nobody listens for that): from 0.4 when both say so
-    to 2.4 after words that visibly go on.
+    It is `config.end_ms` scaled by what the words look like, by how much the voice sounded as
+    if it were done (`over`, 0–1, None where nobody listens for that), and by how eager the session
+    is to answer: from 0.4 when words and voice say so to 2.4 after words that visibly go on.
     """
-    if not config.adaptive or not text:
+    if not config.adaptive:
         return config.end_ms
+    return config.end_ms * _EAGERNESS[config.eagerness] * (_openness(text, over) if text else 1.0)
+
+
+def _openness(text: str, over: float | None) -> float:
+    """From 0.4, surely over, to 2.4, surely not."""
     if _TRAILS_OFF.search(text):
-        return config.end_ms * 2.4
+        return 2.4
     bare = re.sub(r"[^\w'\s-]", "", text.lower()).split()
     asked = text.endswith(("?", "？"))
     last = bare[-1] if bare and not asked else ""
     sure = over is not None and over >= _SURE
     if last in _GOES_ON or (last in _MAY_GO_ON and not sure):
-        return config.end_ms * 2.4
+        return 2.4
     if len(bare) > 2 and _DICTATED.search(text) and not asked:
-        return config.end_ms * 1.6
+        return 1.6
     if _COMMA.search(text):
         # Recognisers put one at the end of many a whole sentence: the voice knows better.
-        return config.end_ms * (1.0 if sure else 2.4)
+        return 1.0 if sure else 2.4
     finished = bool(_FINISHED.search(text))
     if over is None:
-        return config.end_ms * (0.6 if finished else 1.0)
+        return 0.6 if finished else 1.0
     if sure:
-        return config.end_ms * (0.4 if finished else 0.6)
+        return 0.4 if finished else 0.6
     if over >= _LIKELY:
-        return config.end_ms * (0.6 if finished else 1.0)
-    return config.end_ms * (1.2 if over >= _DOUBTFUL else 1.6)
+        return 0.6 if finished else 1.0
+    return 1.2 if over >= _DOUBTFUL else 1.6

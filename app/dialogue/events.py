@@ -85,6 +85,22 @@ class ReplyAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyPaused:
+    """Somebody may be speaking: hold the reply where it is, and keep what is still to be played.
+    `ReplyResumed` or `Interrupted` follows. `at_ms` is about how much of it was heard."""
+
+    turn_id: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyResumed:
+    """It was nothing: play on from where the reply was held."""
+
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The reply was stopped; `heard` is the part of it that reached the person."""
 
@@ -134,6 +150,8 @@ Event = (
     | Final
     | ReplyText
     | ReplyAudio
+    | ReplyPaused
+    | ReplyResumed
     | Interrupted
     | TurnComplete
     | Notice

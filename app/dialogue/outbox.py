@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from itertools import islice
 
 from app.dialogue.events import Event, ReplyAudio
@@ -20,10 +20,22 @@ class FellBehind(Exception):
 
 
 class Outbox:
-    """A log of at most `max_seconds` of reply sound and `max_events` events; the oldest go first."""
+    """A log of at most `max_seconds` of reply sound and `max_events` events; the oldest go first.
 
-    def __init__(self, max_events: int = 4000, max_seconds: float = 90.0) -> None:
+    With a `gate`, an event is read only once it is released: what a client has been told must be
+    known to whoever takes the session over.
+    """
+
+    def __init__(
+        self,
+        max_events: int = 4000,
+        max_seconds: float = 90.0,
+        *,
+        gate: Callable[[int, Event], None] | None = None,
+    ) -> None:
         self.last_seq = 0
+        self.released = 0
+        self._gate = gate
         self._log: deque[tuple[int, Event]] = deque()
         self._seconds = 0.0
         self._max_events = max_events
@@ -33,21 +45,44 @@ class Outbox:
 
     def put(self, event: Event) -> None:
         """Number and keep `event`, and wake the readers."""
-        self.last_seq += 1
-        self._log.append((self.last_seq, event))
+        self._keep(self.last_seq + 1, event)
+        if self._gate is not None:
+            self._gate(self.last_seq, event)
+        else:
+            self.release(self.last_seq)
+
+    def refill(self, events: Iterable[tuple[int, Event]]) -> None:
+        """Take over the log of another outbox."""
+        for seq, event in events:
+            self._keep(seq, event)
+        self.released = self.last_seq
+
+    def release(self, seq: int) -> None:
+        """Events up to number `seq` may be read."""
+        self.released = max(self.released, seq)
+        self._wake()
+
+    def _keep(self, seq: int, event: Event) -> None:
+        self.last_seq = seq
+        self._log.append((seq, event))
         self._seconds += _seconds(event)
         while len(self._log) > self._max_events or self._seconds > self._max_seconds:
             self._seconds -= _seconds(self._log.popleft()[1])
-        self._wake()
 
     def close(self) -> None:
         """No more events come; readers end after the last."""
         self._closed = True
+        self.released = self.last_seq
         self._wake()
 
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    @property
+    def first_seq(self) -> int:
+        """Number of the oldest event that is kept."""
+        return self._log[0][0] if self._log else self.last_seq + 1
 
     def has(self, seq: int) -> bool:
         """Whether everything after `seq` can still be read."""
@@ -62,7 +97,7 @@ class Outbox:
             for seq, event in self.since(after):
                 after = seq
                 yield seq, event
-            if after < self.last_seq:
+            if after < self.released:
                 continue  # more came while the reader was busy
             if self._closed:
                 return
@@ -70,11 +105,12 @@ class Outbox:
 
     def since(self, after: int) -> list[tuple[int, Event]]:
         """The events after number `after` that there are. Raises `FellBehind` as `follow` does."""
-        if after >= self.last_seq:
+        if after >= self.released:
             return []
         if not self.has(after):
             raise FellBehind
-        return list(islice(self._log, after + 1 - self._log[0][0], None))
+        first = self._log[0][0]
+        return list(islice(self._log, after + 1 - first, self.released + 1 - first))
 
 
 def _seconds(event: Event) -> float:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from app.dialogue.agreement import join_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.events import Event, ReplyAudio, ReplyText
 from app.dialogue.segmenter import Segmenter
@@ -28,22 +29,54 @@ from app.roles import (
     RoleSet,
     SpeechOptions,
     Urgency,
+    Word,
 )
 
 LEAD_S = 0.4
 """How far sound is sent ahead of its playing."""
 _PIECE_S = 0.1
 _AHEAD = 2
+_ALL_BUT_MS = 30
+"""A word of whose end this much is missing was understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What there was of a reply before another process took it over: its text (`written`: all of
+    it), the segments of which sound was sent with the ms at which each begins, and how much sound
+    that was."""
+
+    text: str = ""
+    segments: tuple[tuple[str, float], ...] = ()
+    sent_ms: float = 0.0
+    written: bool = False
+
+
+NOTHING_SAID = Said()
 
 
 @dataclass(slots=True)
 class _Segment:
     """A spoken piece: its text and where in the reply's sound it lies, in ms. `end_ms` moves as
-    sound of it is made."""
+    sound of it is made. `words` (seconds of the reply's sound) are there if the voice knows them."""
 
     text: str
     start_ms: float
     end_ms: float
+    words: list[Word] = field(default_factory=list)
+    whole: bool = False
+    """Whether all its sound is made."""
+    told: bool = False
+    """Whether the client knows its text."""
+
+    def heard(self, ms: float) -> str:
+        """The words that have begun and all but ended when `ms` of the reply are played."""
+        if ms >= self.end_ms and self.whole:
+            return self.text
+        if self.words:
+            return join_words([w.text for w in self.words if w.end * 1000 <= ms + _ALL_BUT_MS])
+        span = self.end_ms - self.start_ms
+        return _beginning(self.text, min(1.0, (ms - self.start_ms) / span)) if span > 0 else ""
 
 
 class Reply:
@@ -63,11 +96,15 @@ class Reply:
         language: str,
         stream_text: bool,
         emit: Callable[[Event], None],
+        said: Said = NOTHING_SAID,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.turn_id = turn_id
-        self.text = ""
-        self.sent_ms = 0.0
+        self.text = said.text
+        self.written = said.written
+        """Whether the text is complete."""
+        self.sent_ms = said.sent_ms
+        self._said = said
         self.text_failure: ColloquyError | None = None
         self.speech_failure: ColloquyError | None = None
         self._roles = roles
@@ -80,10 +117,16 @@ class Reply:
         self._held: list[Event] = []
         self._adopted = asyncio.Event()
         self._now = now
-        self._segments: list[_Segment] = []
+        # Those of which sound was sent, and those of which there is sound.
+        self._segments = _spoken(said)
+        self._segments_made: list[_Segment] = []
         # When the last sound sent will have been played, and what the client said it had played.
         self._plays_until = 0.0
         self._reported: tuple[float, float] | None = None
+        # Set unless the reply is held; then, how much of it had been heard by that time.
+        self._going = asyncio.Event()
+        self._going.set()
+        self._held_ms = 0.0
         # The text queue is bounded by the reply's token limit, the sound queue by its size.
         self._to_speak: asyncio.Queue[str | None] = asyncio.Queue()
         self._to_play: asyncio.Queue[tuple[_Segment, AudioChunk] | None] = asyncio.Queue(_AHEAD)
@@ -112,13 +155,43 @@ class Reply:
         else:
             self._held.append(event)
 
+    def pause(self) -> None:
+        """Hold the sound where it is: the client keeps what it has and no more is sent."""
+        if self._going.is_set():
+            self._held_ms = self.heard_ms()
+            self._going.clear()
+
+    def resume(self) -> None:
+        """Go on where the sound was held."""
+        if not self._going.is_set():
+            heard = self.heard_ms()
+            self._plays_until = self._now() + (self.sent_ms - heard) / 1000
+            if self._reported is not None:
+                self._reported = (heard, self._now())
+            self._going.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the sound is held."""
+        return not self._going.is_set()
+
+    def ahead_ms(self) -> float:
+        """How much more there is to hear, as far as that is known."""
+        made = self._segments_made[-1].end_ms if self._segments_made else 0.0
+        return max(made, self.sent_ms) - self.heard_ms()
+
     def played(self, ms: float) -> None:
         """The client reports that `ms` of this reply have been played."""
-        self._reported = (min(ms, self.sent_ms), self._now())
+        ms = min(ms, self.sent_ms)
+        self._reported = (ms, self._now())
+        if self.paused:
+            self._held_ms = ms
 
     def heard_ms(self) -> float:
         """How much of the sound has been played by now: by the client's reports where it makes
         them, else by the clock."""
+        if self.paused:
+            return self._held_ms
         if self._reported is not None:
             ms, at = self._reported
             return min(self.sent_ms, ms + (self._now() - at) * 1000)
@@ -130,20 +203,28 @@ class Reply:
         if self.speech_failure is not None:
             return self.text.strip()
         ms = self.heard_ms()
-        heard: list[str] = []
-        for segment in self._segments:
-            if ms >= segment.end_ms:
-                heard.append(segment.text)
-                continue
-            span = segment.end_ms - segment.start_ms
-            if ms > segment.start_ms and span > 0:
-                heard.append(_beginning(segment.text, (ms - segment.start_ms) / span))
-            break
+        heard = [s.heard(ms) for s in self._segments if s.start_ms < ms]
         return " ".join(h for h in heard if h)
+
+    def recent_text(self) -> str:
+        """What has been sent to be heard."""
+        return " ".join(segment.text for segment in self._segments)
 
     async def _write(self, messages: Sequence[ChatMessage]) -> None:
         options = LlmOptions(self._config.max_reply_tokens, self._config.temperature)
         segmenter = Segmenter()
+        for segment in _unspoken(self._said, segmenter):
+            self._to_speak.put_nowait(segment)
+        if not self.written:
+            await self._ask(messages, options, segmenter)
+        self.written = True
+        self.clock.mark(Stage.LLM_DONE)
+        for segment in segmenter.finish():
+            self.clock.mark(Stage.FIRST_SEGMENT)
+            self._to_speak.put_nowait(segment)
+        self._to_speak.put_nowait(None)
+
+    async def _ask(self, messages: Sequence[ChatMessage], options: LlmOptions, segmenter: Segmenter) -> None:
         stream = self._roles.llm.reply(messages, options, Job(self._owner, Urgency.SPEECH))
         try:
             async for piece in stream:
@@ -162,33 +243,40 @@ class Reply:
             self.text_failure = error
         finally:
             await stream.aclose()
-        self.clock.mark(Stage.LLM_DONE)
         if not self._stream_text and self.text:
             self._emit(ReplyText(self.turn_id, self.text))
-        for segment in segmenter.finish():
-            self.clock.mark(Stage.FIRST_SEGMENT)
-            self._to_speak.put_nowait(segment)
-        self._to_speak.put_nowait(None)
 
     async def _speak(self) -> None:
         options = SpeechOptions(self._config.voice, self._language, self._config.speed)
         job = Job(self._owner, Urgency.SPEECH)
-        made_ms = 0.0
+        # The last segment that was spoken is made anew, and what was sent of it skipped.
+        made_ms = self._said.segments[-1][1] if self._said.segments else 0.0
+        skip_ms = self.sent_ms - made_ms
         while (text := await self._to_speak.get()) is not None:
             if self.speech_failure is not None:
                 continue
-            segment = _Segment(text, made_ms, made_ms)
+            segment = _Segment(text, made_ms, made_ms, told=skip_ms > 0)
+            self._segments_made.append(segment)
             stream = self._roles.tts.speak(text, options, job)
             try:
                 async for chunk in stream:
                     self.clock.mark(Stage.TTS_FIRST_AUDIO)
+                    begin = made_ms / 1000
+                    segment.words += [
+                        replace(w, start=begin + w.start, end=begin + w.end) for w in chunk.words
+                    ]
                     made_ms += chunk.duration * 1000
                     segment.end_ms = made_ms
+                    if skip_ms > 0:
+                        skipped = round(skip_ms / 1000 * chunk.sample_rate)
+                        skip_ms -= chunk.duration * 1000
+                        chunk = replace(chunk, samples=chunk.samples[skipped:])
                     await self._to_play.put((segment, chunk))
             except ColloquyError as error:
                 self.speech_failure = error
             finally:
                 await stream.aclose()
+            segment.whole = True
         await self._to_play.put(None)
 
     async def _play(self) -> None:
@@ -198,13 +286,11 @@ class Reply:
             text: str | None = None
             if not self._segments or self._segments[-1] is not segment:
                 self._segments.append(segment)
-                text = segment.text
+                text = None if segment.told else segment.text
             size = int(_PIECE_S * chunk.sample_rate)
             for begin in range(0, len(chunk.samples), size):
                 samples = chunk.samples[begin : begin + size]
-                wait = self._plays_until - self._now() - LEAD_S
-                if wait > 0:
-                    await asyncio.sleep(wait)
+                await self._until_left(LEAD_S)
                 self.clock.mark(Stage.FIRST_AUDIO_SENT)
                 self._emit(ReplyAudio(self.turn_id, samples, chunk.sample_rate, self.sent_ms, text))
                 text = None
@@ -218,7 +304,36 @@ class Reply:
             rate = self._roles.tts.sample_rate
             self._emit(ReplyAudio(self.turn_id, nothing, rate, self.sent_ms, last=True))
         # Until it has been played it can still be interrupted.
-        await asyncio.sleep(max(0.0, self._plays_until - self._now()))
+        await self._until_left(0.0)
+
+    async def _until_left(self, seconds: float) -> None:
+        """Wait until no more than `seconds` of what was sent are still to be played."""
+        while True:
+            await self._going.wait()
+            wait = self._plays_until - self._now() - seconds
+            if wait < 0.001:
+                return
+            # A pause may begin meanwhile, and end with the same sound still to be played.
+            await asyncio.sleep(wait)
+
+
+def _spoken(said: Said) -> list[_Segment]:
+    """The segments of which all sound was sent, as far as is known: all but the last."""
+    ends = [start for _, start in said.segments[1:]]
+    return [
+        _Segment(text, start, end, whole=True)
+        for (text, start), end in zip(said.segments, ends, strict=False)
+    ]
+
+
+def _unspoken(said: Said, segmenter: Segmenter) -> Iterator[str]:
+    """The last segment that was spoken, and what was written behind it."""
+    at = 0
+    for text, _ in said.segments:
+        at = max(at, said.text.find(text, at) + len(text))
+    if said.segments:
+        yield said.segments[-1][0]
+    yield from segmenter.feed(said.text[at:])
 
 
 def _beginning(text: str, fraction: float) -> str:

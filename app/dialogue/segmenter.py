@@ -1,6 +1,6 @@
 """Cuts a reply, while it is written, into pieces that can be spoken.
 
-The first piece is a clause, so that the voice starts early; later ones are sentences, with short
+The first piece is a clause or phrase, so that the voice starts early; later ones are sentences, with short
 ones put together and long ones cut at clauses, because a voice sounds best on whole sentences.
 """
 
@@ -23,6 +23,15 @@ _CLOSERS = "\"'”’)]）】」』"
 _FIRST_MIN = 10
 """Characters (Chinese ones count threefold) that make a first clause worth speaking. A first
 sentence may be shorter: "Yes."."""
+_FIRST_LONG = 22
+"""Without a comma by now, the first piece ends before the next word of `_JOINTS`: a voice that begins
+half a second sooner is worth more than the melody of one clause."""
+_JOINTS = frozenset(
+    """
+    that if because and but or when which who while so as since although where whether
+    in on at for from with about after before during through between under over into
+    """.split()
+)
 _MIN = 40
 _MAX = 220
 
@@ -84,12 +93,22 @@ class Segmenter:
             if weight >= (3 if self._first else _MIN) or char == "\n":
                 return end if weight <= _MAX or clause is None else clause
             sentence = end
+        if self._first and (joint := _before_joint(text)) is not None:
+            return joint
         if _weight(text) > _MAX:
             if sentence or clause:
                 return sentence or clause
             space = text.rfind(" ", 0, _MAX)
             return space + 1 if space > 0 else (_MAX // 3 if len(text) > _MAX // 3 else None)
         return None
+
+
+def _before_joint(text: str) -> int | None:
+    """Where the first word behind `_FIRST_LONG` characters begins that begins a new phrase."""
+    for match in re.finditer(r"(?<=\s)[a-z]+(?=\s)", text):
+        if match.start() >= _FIRST_LONG and match.group() in _JOINTS:
+            return match.start()
+    return None
 
 
 def _past_closers(text: str, at: int) -> int:

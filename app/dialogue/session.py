@@ -15,27 +15,28 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from typing import Any, Literal
 
-from app.audio.buffer import AudioBuffer
 from app.dialogue.answers import Answers
 from app.dialogue.config import SessionConfig
-from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
 from app.dialogue.events import (
     Event,
     Failed,
     Final,
     Notice,
-    Partial,
     Reason,
     SpeechStarted,
     SpeechStopped,
     TurnComplete,
     TurnDropped,
 )
-from app.dialogue.guards import doubtful, nobody_said
+from app.dialogue.guards import doubtful
+from app.dialogue.handover import Mirror, Restored, Store
 from app.dialogue.history import History
+from app.dialogue.listener import Listener
 from app.dialogue.outbox import Outbox
 from app.dialogue.turn import Turn
 from app.dialogue.utterance import FinalWords, Utterance
@@ -47,8 +48,6 @@ from app.roles import (
     ColloquyError,
     RoleSet,
     Samples,
-    SttOptions,
-    VadStream,
 )
 
 log = logging.getLogger(__name__)
@@ -60,6 +59,11 @@ _INBOX_S = 60.0
 _MAX_UTTERANCE = 300 * SAMPLE_RATE
 _LAST_WORDS_S = 15.0
 _RETRY_S = 5.0
+_DROPPED = {
+    "nothing": "no words were recognised",
+    "nod": "a word to go on, not a turn",
+    "echo": "our own voice came back",
+}
 
 
 class _Commit:
@@ -78,11 +82,27 @@ class Session:
         on_turn: Callable[[Session, Turn], Awaitable[None]],
         on_event: Callable[[Event], None] | None = None,
         on_speculation: Callable[[Literal["adopted", "dropped"]], None] = lambda outcome: None,
+        store: Store | None = None,
+        restored: Restored | None = None,
+        on_moved: Callable[[Session], None] = lambda session: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`store`: where the session is written down for other processes; `restored`: what another
+        one wrote; `on_moved` is called when another one has taken the session."""
         self.id = session_id
         self.config = config
-        self.outbox = Outbox()
+        self._mirror: Mirror | None = None
+        if store is not None:
+            self._mirror = Mirror(
+                session_id,
+                store,
+                state=self._state_to_keep,
+                first_event=lambda: self.outbox.first_seq,
+                first_sound=self._first_sound,
+                on_written=lambda seq: self.outbox.release(seq),
+                on_lost=lambda: on_moved(self),
+            )
+        self.outbox = Outbox(gate=self._mirror.event if self._mirror else None)
         self._get_roles = roles
         self._on_turn = on_turn
         self._on_event = on_event
@@ -90,27 +110,40 @@ class Session:
         self._now = now
         self._inbox: asyncio.Queue[Samples | _Commit] = asyncio.Queue()
         self._inbox_s = 0.0
+        self._heard_to = 0
+        self._begin = 0, 0
         self._room = asyncio.Event()
-        self._audio = AudioBuffer()
-        self._detector = TurnDetector(config.turn, self._end_wait)
-        self._roles: RoleSet | None = None
         self._ready = asyncio.Event()
         self._answers: Answers | None = None
-        self._turn: Turn | None = None
-        self._utterance: Utterance | None = None
-        # When the last sound that held speech arrived: where the turn's clock begins.
-        self._last_voice = 0.0
+        self._listener: Listener | None = None
         self._finishing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self.moved = False
+        """Whether another process has the session."""
+        self.at_door: dict[str, Any] = {}
+        """What the door wants another process to know."""
         self.connected = False
         """Whether a client has ever listened: the next one is a client that returns."""
+        # Where each utterance begins that is over and has no final words yet, by turn, in order.
+        self._unheard: dict[str, int] = {}
+        self._typed: dict[str, Turn] = {}
+        # Up to where there was sound when the client ended an utterance, for those still in the inbox.
+        self._commits: deque[int] = deque()
+        self._restored = restored
+        # Turns that will be heard once more, and what clients were told of them.
+        self._again = deque(restored.hearing if restored else ())
+        self._told = set(restored.told if restored else ())
+        if restored is not None:
+            self._take_up(restored)
 
     # --- what doors call ---------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to listen (once the models are there)."""
         self._spawn(self._listen())
+        if self._mirror is not None:
+            self._spawn(self._mirror.run())
 
     async def hear(self, samples: Samples) -> None:
         """The next sound (float32 mono 16 kHz, any length). Waits while 60 s are queued, so that
@@ -119,11 +152,23 @@ class Session:
             self._room.clear()
             await self._room.wait()
         if len(samples) and not self._closed:
+            if self._mirror is not None:
+                self._mirror.sound(samples, self._heard_to)
+            self._heard_to += len(samples)
             self._inbox_s += len(samples) / SAMPLE_RATE
             self._inbox.put_nowait(samples)
 
+    @property
+    def safe(self) -> tuple[float, dict[str, Any]] | None:
+        """How many ms of sound another process would have by now, and what of `at_door`; None if there
+        is no other process. The client must be able to send the rest again."""
+        if self._mirror is None:
+            return None
+        return self._mirror.sound_to / SAMPLE_RATE * 1000, self._mirror.told.get("at_door", {})
+
     def commit(self) -> None:
         """The utterance ends with the sound given so far (push-to-talk)."""
+        self._commits.append(self._heard_to)
         self._inbox.put_nowait(_Commit())
 
     def say(self, text: str, *, stream: bool = True) -> None:
@@ -137,7 +182,8 @@ class Session:
         turn.language = self.config.language or "en"
         turn.stream_text = stream
         turn.clock.mark(Stage.ENDPOINT)
-        self._spawn(self._answer_text(turn))
+        self._typed[turn.id] = turn
+        self._spawn(self._answer_text(turn), "hear")
 
     def interrupt(self, reason: Reason) -> None:
         """Stop the reply, if one is running: its client is told at once, history keeps what was
@@ -153,9 +199,9 @@ class Session:
     def configure(self, config: SessionConfig) -> None:
         """Change the settings, from the next utterance or reply on."""
         self.config = config
-        self._detector.config = config.turn
-        if self._answers is not None:
+        if self._answers is not None and self._listener is not None:
             self._answers.config = config
+            self._listener.configure(config)
 
     @property
     def state(self) -> Literal["loading", "listening", "hearing", "thinking", "speaking"]:
@@ -164,7 +210,7 @@ class Session:
             return "loading"
         if (state := self._answers.state) is not None:
             return state
-        if self._utterance is not None:
+        if self._listener is not None and self._listener.hearing:
             return "hearing"
         return "thinking" if self._finishing.locked() else "listening"
 
@@ -176,8 +222,8 @@ class Session:
         self._room.set()
         self.interrupt("closed")
         # Words that are being said are still transcribed and kept; nobody hears an answer.
-        if self._utterance is not None:
-            self._end_speech()
+        if self._listener is not None:
+            self._listener.end()
         hearing = [t for t in self._tasks if t.get_name() == "hear"]
         if hearing:
             await asyncio.wait(hearing, timeout=_LAST_WORDS_S)
@@ -188,11 +234,25 @@ class Session:
             await asyncio.wait(self._tasks)
         self.outbox.close()
 
+    async def hand_over(self) -> bool:
+        """Write down all that another process needs; whether that was possible."""
+        return self._mirror is not None and await self._mirror.flush()
+
+    async def abandon(self) -> None:
+        """Another process has the session: stop without a word. Idempotent."""
+        self._closed = self.moved = True
+        self._room.set()
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self.outbox.close()
+
     # --- hearing -------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         with bind(session_id=self.id):
-            roles = self._roles = await self._when_ready()
+            roles = await self._when_ready()
             self._answers = Answers(
                 self.id,
                 self.config,
@@ -204,15 +264,37 @@ class Session:
                 on_draft=self._on_speculation,
                 now=self._now,
             )
+            listener = self._listener = Listener(
+                self.id,
+                self.config,
+                roles,
+                self._answers,
+                emit=self._emit,
+                spawn=self._spawn,
+                new_turn=lambda: self._new_turn("speech"),
+                on_spoken=self._spoken,
+                firm=self._restored.firm if self._restored else lambda turn_id: (),
+                begin=self._begin,
+                now=self._now,
+            )
+            if self._restored is not None:
+                self._go_on(self._restored)
             self._ready.set()
-            stream = roles.vad.stream()
             while True:
                 item = await self._inbox.get()
                 try:
-                    if isinstance(item, _Commit):
-                        self._committed()
+                    if not isinstance(item, _Commit):
+                        self._inbox_s -= len(item) / SAMPLE_RATE
+                        self._room.set()
+                        await listener.take(item)
+                        continue
+                    self._commits.popleft()
+                    if listener.hearing:
+                        listener.end()
                     else:
-                        await self._take(item, stream)
+                        self._emit(
+                            Notice("NOTHING_HEARD", "Nothing was heard to answer: speak, then commit.")
+                        )
                 except ColloquyError as error:
                     self._fail(error, None)
 
@@ -224,116 +306,16 @@ class Session:
                 self._fail(error, None)
                 await asyncio.sleep(_RETRY_S)
 
-    async def _take(self, samples: Samples, stream: VadStream) -> None:
-        self._inbox_s -= len(samples) / SAMPLE_RATE
-        self._room.set()
-        arrived = self._now()
-        self._audio.append(samples)
-        detector = self._detector
-        while self._audio.end - detector.position >= FRAME:
-            frame = self._audio.view(detector.position, detector.position + FRAME)
-            probability = await stream.probability(frame)
-            if self.config.turn.mode == "manual":
-                self._hold(probability)
-            else:
-                self._heed(detector.feed(probability))
-            if self._turn is not None and detector.ended_at == detector.position:
-                self._last_voice = arrived
-            if self._utterance is not None and detector.speaking:
-                self._utterance.heard(detector.position)
-                if detector.position - self._utterance.start > _MAX_UTTERANCE:
-                    self._emit(
-                        Notice("UTTERANCE_TOO_LONG", "Five minutes without a pause: answering this much.")
-                    )
-                    self._end_speech()
-        if self._utterance is None:
-            self._audio.drop_before(detector.position - SAMPLE_RATE)
-
-    def _hold(self, probability: float) -> None:
-        """Push-to-talk: everything is speech until `commit`; the detector only measures."""
-        detector = self._detector
-        begin = detector.position
-        detector.position += FRAME
-        if self._utterance is None:
-            detector.speaking, detector.started_at, detector.voiced_ms = True, begin, 0.0
-            self._begin_speech()
-        if probability >= self.config.turn.threshold:
-            detector.voiced_ms += FRAME / SAMPLE_RATE * 1000
-        detector.ended_at = detector.position
-
-    def _heed(self, signal: Signal | None) -> None:
-        if signal is Signal.STARTED:
-            self._begin_speech()
-        elif self._utterance is None:
-            return
-        elif signal is Signal.CLOSING:
-            self._utterance.closing(self._detector.ended_at)
-            self._spawn(self._speculate(self._utterance))
-        elif signal is Signal.RESUMED:
-            self._utterance.resumed()
-            self._replies.drop_draft()
-        elif signal is Signal.ENDED:
-            self._end_speech()
-
-    def _end_wait(self) -> float:
-        utterance = self._utterance
-        return end_wait_ms(utterance.hypothesis, self.config.turn, utterance.over) if utterance else 0.0
-
-    def _begin_speech(self) -> None:
-        assert self._roles is not None
-        detector = self._detector
-        self._turn = turn = self._new_turn("speech")
-        self._last_voice = self._now()
-        start = max(detector.started_at - _PRE_ROLL, self._audio.start)
-        self._utterance = Utterance(
-            self._audio,
-            start,
-            stt=self._roles.stt,
-            stt_partial=self._roles.stt_partial,
-            turn=self._roles.turn,
-            options=SttOptions(self.config.language, self.config.vocabulary),
-            owner=self.id,
-            on_partial=lambda u: self._hear_partial(turn, u),
-        )
-        self._replies.read_ahead("")
-        if self._replies.state == "speaking":
-            self._barge_in()
-        self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
-
-    def _barge_in(self) -> None:
-        if self.config.turn.interrupt:
-            self.interrupt("speech")
-
-    def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
-        self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
-        # A reply that nobody has heard anything of is stopped by words, not by a cough.
-        if not nobody_said(utterance.text, utterance.confidence, 0.0, self._detector.voiced_ms):
-            self._barge_in()
-        self._replies.read_ahead(utterance.committed)
-
-    def _committed(self) -> None:
-        if self._utterance is None:
-            self._emit(Notice("NOTHING_HEARD", "Nothing was heard to answer: speak, then commit."))
-            return
-        self._detector.end()
-        self._end_speech()
-
-    def _end_speech(self) -> None:
-        turn, utterance = self._turn, self._utterance
-        assert turn is not None and utterance is not None
-        detector = self._detector
-        detector.speaking = False
-        self._turn = self._utterance = None
-        turn.clock.mark(Stage.SPEECH_END, self._last_voice)
-        turn.clock.mark(Stage.ENDPOINT)
-        self._emit(SpeechStopped(turn.id, detector.ended_at / SAMPLE_RATE))
-        turn.recording = utterance.seal(min(detector.ended_at + _POST_ROLL, self._audio.end))
-        self._spawn(self._answer_speech(turn, utterance, detector.ended_at, detector.voiced_ms), "hear")
-
     # --- answering -----------------------------------------------------------------------------
 
+    def _spoken(self, turn: Turn, utterance: Utterance, end: int, voiced_ms: float) -> None:
+        # Until it has its final words, another process would have to hear it again.
+        self._unheard[turn.id] = utterance.start
+        self._spawn(self._answer_speech(turn, utterance, end, voiced_ms), "hear")
+
     async def _answer_speech(self, turn: Turn, utterance: Utterance, end: int, voiced_ms: float) -> None:
-        replies = self._replies
+        assert self._listener is not None
+        replies, floor = self._replies, self._listener.floor
         # In order of speech: a second utterance may end while the first is still transcribed.
         with bind(trace_id=turn.trace_id):
             async with self._finishing:
@@ -351,21 +333,20 @@ class Session:
                     return
                 finally:
                     utterance.cancel()
+                    del self._unheard[turn.id]
                 turn.clock.mark(Stage.STT_FINAL)
-                if nobody_said(final.text, final.confidence, final.no_speech, voiced_ms):
+                said = floor.verdict(turn, final.text, final.confidence, final.no_speech, voiced_ms)
+                if said != "words":
                     turn.complete = True
                     replies.drop_draft()
-                    self._emit(TurnDropped(turn.id, "no words were recognised"))
+                    if not self._listener.hearing:
+                        floor.dismiss()
+                    self._emit(TurnDropped(turn.id, _DROPPED[said]))
                     return
+                if turn.recording is not None:
+                    floor.learn(turn.recording)
                 self._transcribed(turn, utterance, final)
-                if self._closed:
-                    # Nobody is there to hear an answer.
-                    replies.drop_draft()
-                    replies.note(turn)
-                    turn.interrupted = True
-                    self._complete(turn)
-                    return
-                replies.begin(turn)
+                self._reply_to(turn)
 
     def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords) -> None:
         turn.transcript, turn.words = final.text, final.words
@@ -386,18 +367,18 @@ class Session:
     async def _answer_text(self, turn: Turn) -> None:
         await self._ready.wait()
         async with self._finishing:
-            self._replies.begin(turn)
+            del self._typed[turn.id]
+            self._reply_to(turn)
 
-    async def _speculate(self, utterance: Utterance) -> None:
-        """Begin the reply while the closing silence lasts, if the words look finished."""
-        heard = await utterance.preview()
-        turn, config = self._turn, self.config.turn
-        if heard is None or turn is None or utterance is not self._utterance or self._closed:
+    def _reply_to(self, turn: Turn) -> None:
+        if not self._closed:
+            self._replies.begin(turn)
             return
-        if end_wait_ms(heard.text, config, utterance.over) > config.end_ms:
-            return
-        if not nobody_said(heard.text, heard.confidence, heard.no_speech, self._detector.voiced_ms):
-            self._replies.draft(turn, heard.text, heard.language)
+        # Nobody is there to hear an answer.
+        self._replies.drop_draft()
+        self._replies.note(turn)
+        turn.interrupted = True
+        self._complete(turn)
 
     def _complete(self, turn: Turn) -> None:
         turn.complete = True
@@ -420,11 +401,96 @@ class Session:
         finally:
             turn.recording = None
 
+    # --- in another process --------------------------------------------------------------------
+
+    def _state_to_keep(self) -> dict[str, Any]:
+        """What, beside events and sound, another process needs (`handover.restored`)."""
+        if self._answers is None or self._listener is None:
+            return {**(self._restored.state if self._restored else {}), "at_door": self.at_door}
+        state: dict[str, Any] = {
+            "history": [[m.role, m.content] for m in self.history.messages],
+            "turns": self._answers.turns,
+            "listen_from": self._calm_to(),
+            "typed": [[t.transcript, t.stream_text] for t in self._typed.values()],
+            "commits": list(self._commits),
+            "at_door": self.at_door,
+            "hearing": [*self._unheard, *self._listener.turns, *self._again],
+        }
+        if (answering := self._answers.answering) is not None:
+            turn, reply = answering
+            state["answering"] = {
+                "id": turn.id,
+                "number": turn.number,
+                "source": turn.source,
+                "transcript": turn.transcript,
+                "created_at": turn.created_at.isoformat(),
+                "stream_text": turn.stream_text,
+                "written": reply.written,
+                "span": turn.span,
+            }
+        return state
+
+    def _calm_to(self) -> int:
+        calm_to = self._listener.calm_to if self._listener else max(self._begin)
+        return min(self._unheard.values(), default=calm_to)
+
+    def _first_sound(self) -> int:
+        """The first sample that another process would need."""
+        listen_from = self._calm_to() - SAMPLE_RATE
+        answering = self._answers.answering if self._answers else None
+        span = answering[0].span if answering else None
+        return min(listen_from, span[0]) if span else listen_from
+
+    def _take_up(self, restored: Restored) -> None:
+        """Begin where another process wrote that it was."""
+        self.connected = True
+        self.at_door = restored.state.get("at_door", {})
+        self.outbox.refill(restored.events)
+        if self._mirror is not None:
+            self._mirror.begin_with(restored)
+        self._heard_to = restored.listen_from
+        self._begin = restored.listen_from, restored.listen_from
+        if restored.sound:
+            self._begin = restored.sound[0][0], restored.listen_from
+            self._heard_to = restored.sound[-1][0] + len(restored.sound[-1][1])
+            commits = deque(restored.state.get("commits", ()))
+            for at, samples in restored.sound:
+                self._inbox_s += len(samples) / SAMPLE_RATE
+                self._inbox.put_nowait(samples)
+                while commits and commits[0] <= at + len(samples):
+                    self._commits.append(commits.popleft())
+                    self._inbox.put_nowait(_Commit())
+
+    def _go_on(self, restored: Restored) -> None:
+        """Answer on, once the models are there."""
+        answers = self._replies
+        answers.take_over(restored.history, restored.turns)
+        if (found := restored.answering) is not None:
+            self._answer_on(found, restored)
+        for text, stream in restored.typed:
+            self.say(text, stream=stream)
+
+    def _answer_on(self, found: dict[str, Any], restored: Restored) -> None:
+        turn = self._new_turn("text")
+        turn.id, turn.number, turn.source = found["id"], found["number"], found["source"]
+        turn.transcript, turn.stream_text = found["transcript"], found["stream_text"]
+        turn.created_at = datetime.fromisoformat(found["created_at"])
+        if (final := restored.final(turn.id)) is not None:
+            turn.transcription_id, turn.words = final.transcription_id, final.words
+            turn.language, turn.confidence = final.language, final.confidence
+        if found["span"]:
+            turn.span = begin, end = tuple(found["span"])
+            turn.recording = restored.between(begin, end)
+        turn.clock.mark(Stage.ENDPOINT)
+        self._replies.go_on(turn, restored.said(turn.id, written=found["written"]))
+
     # --- small things --------------------------------------------------------------------------
 
     def _new_turn(self, source: Literal["speech", "text"]) -> Turn:
         turn = Turn(source, TurnClock(self._now))
         turn.transcription_id = str(uuid.uuid4()) if source == "speech" else None
+        if source == "speech" and self._again:
+            turn.id = self._again.popleft()
         return turn
 
     @property
@@ -438,6 +504,11 @@ class Session:
         return self._replies.history
 
     def _emit(self, event: Event) -> None:
+        if isinstance(event, SpeechStarted | SpeechStopped) and self._told:
+            told = (type(event), event.turn_id)
+            if told in self._told:
+                self._told.discard(told)
+                return
         self.outbox.put(event)
         if self._on_event is not None:
             self._on_event(event)

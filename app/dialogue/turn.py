@@ -31,6 +31,8 @@ class Turn:
     confidence: float | None = None
     partials: tuple[str, ...] = ()
     recording: Samples | None = None
+    span: tuple[int, int] | None = None
+    """Where the recording lies in the session's sound, in samples."""
     reply_text: str = ""
     heard: str = ""
     audio_ms: float = 0.0
@@ -38,6 +40,8 @@ class Turn:
     failed: bool = False
     complete: bool = False
     stream_text: bool = True
+    over: Literal["silence", "reply", "end of reply"] = "silence"
+    """What was being heard when the person began to speak."""
     drafts: int = 0
     """How many replies were begun on a guess that the turn is over."""
 

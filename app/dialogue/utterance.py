@@ -1,7 +1,7 @@
 """One utterance while it is being said: passes over its sound, firm words, the final text.
 
-A quick recogniser hears the growing utterance again and again; two passes that agree commit
-words (`agreement`). The final pass begins with the closing silence, so that it is often done
+A quick recogniser hears the growing utterance again and again; what three passes agree on is
+firm (`agreement`). The final pass begins with the closing silence, so that it is often done
 when the silence is long enough to end the turn. A long utterance is cut into chunks at its
 pauses, so that no pass grows with its length.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from app.dialogue.agreement import Agreement, join_words, split_words
 from app.dialogue.guards import cleaned
 from app.roles import (
     SAMPLE_RATE,
+    Busy,
     ColloquyError,
     EndOfTurn,
     Job,
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _STEP = int(0.24 * SAMPLE_RATE)
 """New sound between two passes, if the cores keep up."""
+_STEP_MAX = 2 * SAMPLE_RATE
+"""The same while there is too much to do for partials."""
 _CHUNK = 9 * SAMPLE_RATE
 """A pause after this much closes a chunk."""
 _CHUNK_MAX = 22 * SAMPLE_RATE
@@ -59,7 +62,8 @@ class FinalWords:
 
 
 class Utterance:
-    """Hears `audio` from sample `start` on. `on_partial` is called when the words change."""
+    """Hears `audio` from sample `start` on. `on_partial` is called when the words change. `firm`
+    words have been told already."""
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Utterance:
         options: SttOptions,
         owner: str,
         on_partial: Callable[[Utterance], None],
+        firm: Sequence[str] = (),
     ) -> None:
         self.start = start
         self.confidence = 0.0
@@ -85,6 +90,7 @@ class Utterance:
         self._owner = owner
         self._on_partial = on_partial
         self._agreement = Agreement()
+        self._agreement.firm = list(firm)
         self._chunk_start = start
         self._done: list[tuple[Transcript, int]] = []
         self._done_words: list[Word] = []
@@ -221,6 +227,9 @@ class Utterance:
                 replace(self._options, word_times=False),
                 Job(self._owner, Urgency.PARTIAL),
             )
+        except Busy:
+            self._step = min(_STEP_MAX, self._step * 2)
+            return
         except ColloquyError as error:
             # The final pass will say so if it matters; a partial is only nice to have.
             log.warning("a partial pass failed: %s", error.message)

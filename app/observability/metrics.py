@@ -102,6 +102,17 @@ class Metrics:
             "Replies begun on a likely end of turn, by what became of them",
             ("outcome",),
         )
+        self.reply_pauses_total = counter(
+            "colloquy_reply_pauses_total",
+            "Replies held because somebody may be speaking, and resumed because it was nothing",
+            ("outcome",),
+        )
+        self.shed_total = counter(
+            "colloquy_shed_total",
+            "What was given up because urgent work had to wait too long: partial is a pass over speech "
+            "that goes on, session is a newcomer who had to wait",
+            ("what",),
+        )
         self.errors_total = counter("colloquy_errors_total", "Errors told to clients, by code", ("code",))
         self.model_load_seconds = gauge(
             "colloquy_model_load_seconds", "How long a role's model last took to load, in seconds", ("role",)

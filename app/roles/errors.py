@@ -64,15 +64,17 @@ class NotAllowed(ColloquyError):
 
 
 class Busy(ColloquyError):
-    """A limit on concurrent work was reached; try again after `retry_after` seconds."""
+    """A limit on concurrent work was reached; try again after `retry_after` seconds. `position`,
+    where there is a queue, is how many are ahead."""
 
     code = "BUSY"
     http_status = 503
     retryable = True
 
-    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+    def __init__(self, message: str, *, retry_after: float = 5.0, position: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.position = position
 
 
 class NotReady(Busy):

@@ -6,7 +6,7 @@
             ...
 
 When the connection breaks it is made again, with waits that grow; nothing is heard twice, and
-what is said meanwhile is kept and sent then. A `Notice` tells of both.
+what was said meanwhile, or was on its way, is sent then. A `Notice` tells of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import base64
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +38,7 @@ from app.api.messages import (
     Playback,
     Pong,
     PongOut,
+    Queued,
     Resume,
     ServerMessage,
     SessionReady,
@@ -47,6 +47,7 @@ from app.api.messages import (
     server_message,
 )
 from app.roles import ColloquyError, NotAllowed, NotFound
+from app.talk.outgoing import Outgoing, Parcel
 from app.talk.rest import NoServer, base_url, create_session, health, on_this_machine, rest
 
 __all__ = ["NoServer", "Sound", "Talk", "connect", "health"]
@@ -74,8 +75,8 @@ class Talk:
     """One session. Iterate over it for what the server says, in order; it ends when the session does.
 
     `received_at` is when the message last given came, on the monotonic clock; `session_id` and
-    `last_seq` are the protocol's; `lost_s` is sound, in seconds, that did not fit while there
-    was no connection.
+    `last_seq` are the protocol's; `lost_s` is sound, in seconds, that never reached the server
+    because more than `KEPT_S` had to be kept.
     """
 
     def __init__(self, socket_url: str, session_id: str, rate: int) -> None:
@@ -83,16 +84,15 @@ class Talk:
         self.session_id = session_id
         self.received_at = 0.0
         self.last_seq = 0
-        self.lost_s = 0.0
         self._url = socket_url
         self._rate = rate
         self._received: asyncio.Queue[tuple[float, ServerMessage] | Exception | None]
         self._received = asyncio.Queue(_UNREAD)
-        self._outgoing: deque[tuple[float, str | bytes]] = deque()
-        self._outgoing_s = 0.0
+        self._out = Outgoing(KEPT_S)
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._connected = False
+        # Whether what is said goes out now. A connection that comes back first hears what arrived.
+        self._going = asyncio.Event()
         self._over = False
 
     # --- what the server says ------------------------------------------------------------------
@@ -117,12 +117,10 @@ class Talk:
         """The next sound, in the session's `audio_in` format. While connected, waits when `KEPT_S`
         seconds have not been taken yet; without a connection the oldest sound goes."""
         seconds = len(pcm16) / 2 / self._rate
-        while self._outgoing_s + seconds > KEPT_S and self._connected and not self._over:
+        while self._out.waiting_s + seconds > KEPT_S and self._going.is_set() and not self._over:
             self._room.clear()
             await self._room.wait()
-        while self._outgoing_s + seconds > KEPT_S and self._drop_oldest():
-            pass
-        self._put(seconds, pcm16)
+        self._put(Parcel(pcm16, seconds))
 
     async def text(self, text: str, *, streaming: bool = True) -> None:
         """A typed turn."""
@@ -149,23 +147,18 @@ class Talk:
         self._say(Configure(type="configure", settings=settings))
 
     def _say(self, message: BaseModel) -> None:
-        self._put(0.0, message.model_dump_json(exclude_unset=True))
+        # How far a reply was played is soon told anew.
+        counts = not isinstance(message, Playback)
+        self._put(Parcel(message.model_dump_json(exclude_unset=True), counts=counts))
 
-    def _put(self, seconds: float, frame: str | bytes) -> None:
+    def _put(self, parcel: Parcel) -> None:
         if not self._over:
-            self._outgoing.append((seconds, frame))
-            self._outgoing_s += seconds
+            self._out.put(parcel)
             self._news.set()
 
-    def _drop_oldest(self) -> bool:
-        """Let the oldest sound go; words and commands stay. False if there is none."""
-        for index, (seconds, frame) in enumerate(self._outgoing):
-            if isinstance(frame, bytes):
-                del self._outgoing[index]
-                self._outgoing_s -= seconds
-                self.lost_s += seconds
-                return True
-        return False
+    @property
+    def lost_s(self) -> float:
+        return self._out.lost_s
 
     # --- connections ---------------------------------------------------------------------------
 
@@ -178,7 +171,7 @@ class Talk:
             ending = error
         finally:
             self._over = True
-            self._connected = False
+            self._going.clear()
             self._room.set()
         if not first.done():
             first.set_exception(ending or NoServer("the session ended at once"))
@@ -205,6 +198,7 @@ class Talk:
                     with contextlib.suppress(ConnectionClosed):
                         await socket.send(Resume(type="resume", last_seq=self.last_seq).model_dump_json())
                 else:
+                    self._going.set()
                     first.set_result(None)
                 began = time.monotonic()
                 await self._serve(socket)
@@ -239,27 +233,23 @@ class Talk:
     async def _serve(self, socket: ClientConnection) -> None:
         """Read and write until the connection is closed."""
         sender = asyncio.create_task(self._send(socket))
-        self._connected = True
         try:
             await self._read(socket)
         except ConnectionClosed:
             pass
         finally:
-            self._connected = False
+            self._going.clear()
             self._room.set()
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
     async def _send(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
+            await self._going.wait()
             while True:
-                while self._outgoing:
-                    item = self._outgoing[0]
-                    await socket.send(item[1])
-                    # Only now: what a broken connection did not take, the next one is given.
-                    self._outgoing.popleft()
-                    self._outgoing_s -= item[0]
+                while (frame := self._out.next()) is not None:
                     self._room.set()
+                    await socket.send(frame)
                 self._news.clear()
                 await self._news.wait()
 
@@ -274,6 +264,7 @@ class Talk:
             except ValidationError:
                 continue  # from a newer server
             if isinstance(message, PingOut):
+                self._out.received(message.received_ms, message.received_messages)
                 await socket.send(Pong(type="pong").model_dump_json())
                 continue
             if isinstance(message, PongOut):
@@ -284,7 +275,10 @@ class Talk:
                 while len(packets) < message.frames:
                     packet = await socket.recv()
                     packets.append(packet if isinstance(packet, bytes) else packet.encode())
-            if not isinstance(message, SessionReady | Loading):
+            if isinstance(message, SessionReady) and not self._going.is_set():
+                self._out.again(message.received_ms, message.received_messages)
+                self._going.set()
+            if not isinstance(message, SessionReady | Loading | Queued):
                 if message.seq <= self.last_seq:
                     continue
                 self.last_seq = message.seq

@@ -36,6 +36,13 @@ class Player(Protocol):
     def stop(self) -> None:
         """Throw away what has not been heard yet."""
 
+    def pause(self, turn_id: str) -> None:
+        """Be silent, and keep what has not been heard yet until `resume`; another turn's sound ends
+        the pause too."""
+
+    def resume(self) -> None:
+        """Play on from where it was paused."""
+
     def position(self) -> tuple[str, float] | None:
         """The turn that plays, or played last, and how many ms of it have been heard."""
 
@@ -57,29 +64,45 @@ class Tape:
         self._turn: str | None = None
         self._begin = 0  # of the turn, in _pcm
         self._until = 0.0
+        self._paused: tuple[str, float] | None = None  # the turn, and since when
 
     def play(self, turn_id: str, pcm16: bytes) -> None:
+        if self._paused is not None and turn_id != self._paused[0]:
+            self.resume()
         if turn_id != self._turn:
             if self._pcm:
                 self._pcm += bytes(2 * int(_GAP_S * self.sample_rate))
             self._turn, self._begin = turn_id, len(self._pcm)
         self._pcm += pcm16
-        self._until = max(self._until, self._now()) + len(pcm16) / 2 / self.sample_rate
+        self._until = max(self._until, self._clock()) + len(pcm16) / 2 / self.sample_rate
 
     def stop(self) -> None:
-        left = round(max(0.0, self._until - self._now()) * self.sample_rate)
+        left = round(max(0.0, self._until - self._clock()) * self.sample_rate)
         del self._pcm[max(self._begin, len(self._pcm) - 2 * left) :]
-        self._until = self._now()
+        self._until = self._clock()
+        self._paused = None
+
+    def pause(self, turn_id: str) -> None:
+        self._paused = turn_id, self._clock()
+
+    def resume(self) -> None:
+        if self._paused is not None:
+            self._until += self._now() - self._paused[1]
+            self._paused = None
+
+    def _clock(self) -> float:
+        """The time, which stands still during a pause."""
+        return self._now() if self._paused is None else self._paused[1]
 
     def position(self) -> tuple[str, float] | None:
         if self._turn is None:
             return None
         given = (len(self._pcm) - self._begin) / 2 / self.sample_rate
-        return self._turn, 1000 * max(0.0, given - max(0.0, self._until - self._now()))
+        return self._turn, 1000 * max(0.0, given - max(0.0, self._until - self._clock()))
 
     @property
     def busy(self) -> bool:
-        return self._now() < self._until
+        return self._clock() < self._until
 
     @property
     def seconds(self) -> float:
@@ -113,6 +136,7 @@ class Loudspeaker:
         self._taken_at = 0.0
         self._turn: str | None = None
         self._begin = 0  # where the turn began, in bytes given
+        self._paused: str | None = None  # the turn
         try:
             self._stream = sounddevice.RawOutputStream(
                 samplerate=device.sample_rate,
@@ -128,7 +152,7 @@ class Loudspeaker:
 
     def _fill(self, out: Any, frames: int, when: Any, status: Any) -> None:
         with self._lock:
-            piece = bytes(self._waiting[: len(out)])
+            piece = bytes(self._waiting[: len(out)] if self._paused is None else b"")
             del self._waiting[: len(piece)]
             self._taken += len(piece)
             if piece:
@@ -138,6 +162,8 @@ class Loudspeaker:
 
     def play(self, turn_id: str, pcm16: bytes) -> None:
         with self._lock:
+            if turn_id != self._paused:
+                self._paused = None
             if turn_id != self._turn:
                 self._turn, self._begin = turn_id, self._given
             self._waiting += pcm16
@@ -147,6 +173,15 @@ class Loudspeaker:
         with self._lock:
             self._given -= len(self._waiting)
             self._waiting.clear()
+            self._paused = None
+
+    def pause(self, turn_id: str) -> None:
+        with self._lock:
+            self._paused = turn_id
+
+    def resume(self) -> None:
+        with self._lock:
+            self._paused = None
 
     def position(self) -> tuple[str, float] | None:
         with self._lock:

@@ -296,13 +296,15 @@ async def test_with_keys_only_their_holders_get_in(models_dir: Path, tmp_path: P
 
 
 async def test_being_full_says_when_to_come_back(models_dir: Path, tmp_path: Path) -> None:
-    settings = make_settings(models_dir, tmp_path, max_sessions=1)
+    settings = make_settings(models_dir, tmp_path, max_sessions=1, max_waiting=1)
     with running(settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            assert (await http.post("/api/v1/sessions")).status_code == 201
+            for position in (0, 1):
+                made = await http.post("/api/v1/sessions")
+                assert made.status_code == 201 and made.json()["queue_position"] == position
             full = await http.post("/api/v1/sessions")
             check_error(full, 503, "BUSY")
-            assert int(full.headers["Retry-After"]) >= 1
+            assert int(full.headers["Retry-After"]) >= 1 and full.json()["position"] == 1
 
 
 async def test_the_api_describes_itself(http: httpx.AsyncClient) -> None:

@@ -277,7 +277,7 @@ BAD: list[tuple[str | bytes, str | None, str]] = [
         "configure.settings.turn_detection.end_ms",
         "BAD_INPUT",
     ),
-    ('{"type": "resume", "last_seq": 0}', "type", "BAD_INPUT"),
+    ('{"type": "resume", "last_seq": 5}', "type", "BAD_INPUT"),
     (b"\x01\x02\x03", "data", "BAD_AUDIO"),
     (b"", "data", "BAD_AUDIO"),
     ("x" * 2_000_000, "message", "TOO_LARGE"),

@@ -135,8 +135,9 @@ class ToneTts:
 
 
 def speech(seconds: float) -> Samples:
-    """Sound that `LoudVad` holds for speech."""
-    return np.full(int(seconds * SAMPLE_RATE), 0.5, np.float32)
+    """Sound that `LoudVad` holds for speech, and that is no hum."""
+    signs = np.random.default_rng(7).integers(0, 2, int(seconds * SAMPLE_RATE))
+    return (signs - 0.5).astype(np.float32)
 
 
 def silence(seconds: float) -> Samples:

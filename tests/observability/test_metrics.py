@@ -30,6 +30,8 @@ EXPECTED = {
     "colloquy_errors_total": ("counter", ("code",)),
     "colloquy_speculations_total": ("counter", ("outcome",)),
     "colloquy_model_load_seconds": ("gauge", ("role",)),
+    "colloquy_reply_pauses_total": ("counter", ("outcome",)),
+    "colloquy_shed_total": ("counter", ("what",)),
     "colloquy_workers_wait_seconds": ("histogram", ("urgency",)),
     "colloquy_kept_total": ("counter", ("what",)),
     "colloquy_keep_retries_total": ("counter", ()),

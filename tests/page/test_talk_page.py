@@ -14,10 +14,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from dialogue.scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts
 from playwright.async_api import Browser, Page, async_playwright, expect
-from serving import Server
+from serving import Server, make_settings, scripted
+from wire_client import new_session
 
 import corpus
+from app.dialogue.events import ReplyPaused, ReplyResumed
 
 FLAGS = [
     "--use-fake-ui-for-media-stream",
@@ -144,6 +147,45 @@ async def test_a_typed_question_and_the_stop_button(page: Page) -> None:
     await page.wait_for_timeout(700)
     assert await page.evaluate("window.played.length") == before
     await expect(page.get_by_test_id("state")).not_to_contain_text("Speaking")
+
+
+async def test_a_held_reply_is_silent_and_goes_on_where_it_was(page: Page, server: Server) -> None:
+    await page.get_by_test_id("text-input").fill("Count from one to fifteen in words.")
+    await page.keyboard.press("Enter")
+    await sounding(page)
+    [turn] = set(await page.evaluate("window.played.map(([turn]) => turn)"))
+    await page.wait_for_timeout(500)
+    manager = server.app.state.context.sessions
+    # The newest session is the page's. What there is to hear is held there, and goes on being sent.
+    session = [entry.session for entry in manager._entries.values()][-1]
+    loop = next(iter(session._tasks)).get_loop()
+    loop.call_soon_threadsafe(session.outbox.put, ReplyPaused(turn, 500.0))
+    state = page.get_by_test_id("state")
+    await expect(state).to_contain_text("Listening")
+    await page.wait_for_timeout(300)
+    before = await page.evaluate("window.played.length")
+    await page.wait_for_timeout(1000)
+    assert await page.evaluate("window.played.length") == before
+    loop.call_soon_threadsafe(session.outbox.put, ReplyResumed(turn))
+    await expect(state).to_contain_text("Speaking")
+    await expect(state).to_contain_text("Microphone off", timeout=40_000)
+    text = await page.get_by_test_id("reply").first.inner_text()
+    assert corpus.wer(text, await heard(page, server)) < 0.4
+
+
+async def test_who_waits_for_a_place_sees_where_and_goes_on(browser: Browser, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path / "none", tmp_path, max_sessions=1)
+    engines = {"vad": LoudVad(), "stt": CountingStt(), "llm": ScriptedLlm(), "tts": ToneTts()}
+    with scripted(settings, **engines) as small:
+        session = await new_session(small.url)
+        page = await browser.new_page(locale="en-US")
+        await page.goto(small.url)
+        state = page.get_by_test_id("state")
+        await expect(state).to_contain_text("Busy: position 1")
+        async with httpx.AsyncClient(base_url=small.url) as http:
+            await http.delete(f"/api/v1/sessions/{session['session_id']}")
+        await expect(state).to_contain_text("Microphone off", timeout=30_000)
+        await page.close()
 
 
 class Line:

@@ -50,7 +50,7 @@ def test_its_background_and_clicks_after_it_are_not_speech() -> None:
 
 
 def test_every_recording_ends_its_speech_within_itself() -> None:
-    for recording in recordings():
+    for recording in (r for r in recordings() if r.kind not in ("piece", "sound")):
         samples = load(recording)
         last = Recording(samples).last_speech()
         assert last is not None, recording.id

@@ -26,7 +26,7 @@ class Sockets {
         this.onmessage?.({ data: message instanceof ArrayBuffer ? message : JSON.stringify(message) });
       }
       ready(more = {}) {
-        this.say({ type: "session_ready", seq: 0, session_id: "s", heartbeat_s: 15, settings: {}, ...more });
+        this.say({ type: "session_ready", seq: 0, session_id: "s", heartbeat_s: 15, received_ms: 0, received_messages: 0, settings: {}, ...more });
       }
       drop(code = 1006) {
         this.onclose?.({ code });
@@ -103,7 +103,7 @@ test("a ping is answered and not passed on", async (t) => {
   await settle();
   sockets.last.open();
   sockets.last.ready();
-  sockets.last.say({ type: "ping", seq: 0 });
+  sockets.last.say({ type: "ping", seq: 0, received_ms: 0, received_messages: 0 });
   assert.deepEqual(sockets.last.sent, [{ type: "pong" }]);
   assert.deepEqual(seen.messages.map((message) => message.type), ["session_ready"]);
 });
@@ -139,6 +139,46 @@ test("after a drop it resumes the same session, sends what was kept, and drops r
   second.say(chunk(4, 0));
   assert.deepEqual(seen.audio, [["turn2", 20], ["turn3", 30], ["turn3", 31]]);
   assert.deepEqual(seen.messages.map((message) => message.seq), [0, 1, 2, 5, 3, 4]);
+});
+
+test("what was on its way when the line broke is sent again from where the server has it", async (t) => {
+  const { connection, sockets, settle, wait } = setUp(t);
+  connection.restart();
+  await settle();
+  sockets.last.open();
+  sockets.last.ready();
+  for (const size of [1, 2, 3]) connection.sendAudio(new ArrayBuffer(size), 32);
+  connection.send({ type: "commit" }, { keep: true });
+  connection.send({ type: "playback", turn_id: "t", played_ms: 5 });
+  connection.sendAudio(new ArrayBuffer(4), 32);
+  sockets.last.say({ type: "ping", seq: 0, received_ms: 32, received_messages: 0 });
+  sockets.last.drop();
+  connection.sendAudio(new ArrayBuffer(5), 32);
+  await wait(500);
+  sockets.last.open();
+  connection.sendAudio(new ArrayBuffer(6), 32);
+  sockets.last.ready({ resumed: true, received_ms: 64, received_messages: 0 });
+  const sent = () => sockets.last.sent.slice(1).map((x) => x.type ?? x.byteLength);
+  assert.deepEqual(sent(), [3, "commit", 4, 5, 6]);
+  sockets.last.drop();
+  await wait(1000);
+  sockets.last.open();
+  sockets.last.ready({ resumed: true, received_ms: 128, received_messages: 1 });
+  assert.deepEqual(sent(), [5, 6]);
+});
+
+test("who waits for a place is told, and goes on by itself", async (t) => {
+  const { connection, sockets, seen, settle } = setUp(t);
+  connection.restart();
+  await settle();
+  sockets.last.open();
+  sockets.last.say({ type: "queued", seq: 0, position: 2, retry_after_s: 10 });
+  connection.sendAudio(new ArrayBuffer(2), 32);
+  sockets.last.say({ type: "queued", seq: 0, position: 1, retry_after_s: 10 });
+  assert.deepEqual([connection.status, sockets.last.sent.length], ["connecting", 0]);
+  sockets.last.ready();
+  assert.deepEqual(sockets.last.sent.map((x) => x.byteLength), [2]);
+  assert.deepEqual(seen.messages.map((m) => m.position ?? m.type), [2, 1, "session_ready"]);
 });
 
 test("sound inside the message is passed on as well", async (t) => {

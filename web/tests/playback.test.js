@@ -44,6 +44,40 @@ test("a flush fades out within one quantum and leaves nothing behind", () => {
   assert.equal(queue.played.get("a"), 128);
 });
 
+test("held, it is silent within one quantum, and then goes on with the next sample", () => {
+  const queue = new PlaybackQueue(120);
+  queue.push("a", Float32Array.from({ length: 1000 }, (_, i) => 0.5 + i / 10_000));
+  const out = new Float32Array(128);
+  queue.render(out);
+  queue.hold("a");
+  assert.deepEqual(queue.render(out), []);
+  assert.ok(out[0] > 0.5 && out.subarray(119).every((x) => x === 0), "fades out");
+  queue.push("a", new Float32Array(50).fill(0.1));
+  assert.deepEqual(queue.render(out), []);
+  assert.ok(out.every((x) => x === 0));
+  assert.equal(queue.played.get("a"), 128, "what was faded is not counted");
+  queue.release();
+  assert.deepEqual(queue.render(out), [{ turnId: "a", at: 0, samples: 128 }]);
+  assert.equal(out[0], 0, "fades in");
+  assert.deepEqual(out.subarray(120), Float32Array.from({ length: 8 }, (_, i) => 0.5 + (248 + i) / 10_000));
+  assert.equal(queue.played.get("a"), 256);
+});
+
+test("a held reply that is stopped is gone, and another turn's sound is not held", () => {
+  const queue = new PlaybackQueue(120);
+  const out = new Float32Array(128);
+  queue.push("a", new Float32Array(400).fill(0.8));
+  queue.render(out);
+  queue.hold("a");
+  queue.flush("a");
+  queue.push("b", new Float32Array(300).fill(0.1));
+  assert.deepEqual(queue.render(out), [{ turnId: "b", at: 120, samples: 8 }]);
+  queue.hold("b");
+  queue.push("c", new Float32Array(300).fill(0.1));
+  queue.render(out); // the fade that the hold had begun
+  assert.equal(queue.render(out).length, 1);
+});
+
 test("a flush of one turn spares the next", () => {
   const queue = new PlaybackQueue(120);
   queue.push("a", new Float32Array(400).fill(0.8));

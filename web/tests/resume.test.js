@@ -18,10 +18,10 @@ test("each numbered event passes once, gaps and all", () => {
   assert.equal(filter.last, 8);
 });
 
-test("pings, loading and session_ready always pass and do not move the count", () => {
+test("pings, loading, queued and session_ready always pass and do not move the count", () => {
   const filter = new SeqFilter();
   filter.accept({ type: "llm_token", seq: 5 });
-  for (const type of ["ping", "pong", "loading", "session_ready"]) {
+  for (const type of ["ping", "pong", "loading", "queued", "session_ready"]) {
     assert.equal(filter.accept({ type, seq: 5 }), true);
     assert.equal(filter.accept({ type, seq: 9 }), true);
   }
@@ -29,25 +29,57 @@ test("pings, loading and session_ready always pass and do not move the count", (
   assert.equal(filter.accept({ type: "llm_token", seq: 6 }), true, "a replayed event after session_ready");
 });
 
+const frame = (name) => new TextEncoder().encode(name).buffer;
+const name = (parcel) => ("audio" in parcel ? new TextDecoder().decode(parcel.audio) : parcel.message.type);
+const sound = (text, ms = 32) => ({ audio: frame(text), ms });
+const message = (type) => ({ message: { type } });
+
 test("the outbox keeps order and the newest sound only", () => {
   const box = new Outbox(100);
-  const frame = (name) => new TextEncoder().encode(name).buffer;
-  const name = (parcel) => ("audio" in parcel ? new TextDecoder().decode(parcel.audio) : parcel.message.type);
-  box.addAudio(frame("1"), 40);
-  box.addMessage({ type: "commit" });
-  box.addAudio(frame("2"), 40);
-  box.addAudio(frame("3"), 40);
-  box.addMessage({ type: "text", text: "x" });
-  box.addAudio(frame("4"), 20);
-  assert.deepEqual(box.take().map(name), ["commit", "2", "3", "text", "4"]);
-  assert.deepEqual(box.take(), []);
-  box.addAudio(frame("5"), 100);
-  assert.deepEqual(box.take().map(name), ["5"], "taking made room again");
+  for (const parcel of [sound("1", 40), message("commit"), sound("2", 40), sound("3", 40), message("text"), sound("4", 20)]) {
+    box.keep(parcel);
+  }
+  assert.deepEqual(box.again(0, 0).map(name), ["commit", "2", "3", "text", "4"]);
+  assert.deepEqual(box.again(0, 0), []);
+  box.keep(sound("5", 100));
+  assert.deepEqual(box.again(0, 0).map(name), ["5"], "taking made room again");
 });
 
 test("a minute of sound fits by default", () => {
   const box = new Outbox();
-  for (let i = 0; i < 2500; i++) box.addAudio(new ArrayBuffer(1024), 32);
-  const kept = box.take().length * 32;
+  for (let i = 0; i < 2500; i++) box.keep({ audio: new ArrayBuffer(1024), ms: 32 });
+  const kept = box.again(0, 0).length * 32;
   assert.ok(kept <= 60_000 && kept > 59_900);
+});
+
+test("what was sent but has not arrived is sent again, before what waits", () => {
+  const box = new Outbox();
+  for (const parcel of [sound("1"), message("text"), sound("2"), message("playback"), message("commit"), sound("3")]) box.note(parcel);
+  box.keep(sound("4"));
+  assert.deepEqual(box.again(32, 1).map(name), ["2", "commit", "3", "4"]);
+  assert.deepEqual(box.again(32, 1), [], "the caller notes what it sends");
+});
+
+test("what is known to have arrived is forgotten", () => {
+  const box = new Outbox();
+  for (const parcel of [sound("1"), sound("2"), message("commit"), message("text"), sound("3")]) box.note(parcel);
+  box.received(64.004, 1);
+  box.received(32, 0); // an older figure
+  assert.deepEqual(box.sent.all.map(name), ["text", "3"]);
+  box.received(64, 2);
+  assert.deepEqual(box.again(64, 2).map(name), ["3"]);
+});
+
+test("of what is on its way the newest minute is kept, and counting goes on", () => {
+  const box = new Outbox(100);
+  for (const text of "abcdef") box.note(sound(text, 40));
+  assert.deepEqual(box.sent.all.map(name), ["e", "f"]);
+  box.received(200, 0);
+  assert.deepEqual(box.again(200, 0).map(name), ["f"]);
+  box.note(sound("f", 40));
+  box.note(sound("g", 40));
+  box.note(sound("h", 40));
+  assert.deepEqual(box.again(120, 0).map(name), ["g", "h"], "f is lost: the server's count goes on without it");
+  box.note(sound("g", 40));
+  assert.deepEqual(box.again(160, 0), []);
 });

@@ -46,6 +46,24 @@ test("a pause in the sound is not the end of the reply", () => {
   assert.deepEqual(got, ["muted", "speaking", "speaking", "speaking", "speaking", "muted"]);
 });
 
+test("a held reply listens, and speaks again when it was nothing", () => {
+  const held = [...open, { type: "playing", turnId: "t1" }, server("reply_paused", "t1")];
+  assert.deepEqual(
+    phases(held, { type: "playing", turnId: "t1" }, server("reply_resumed", "t1")).slice(1),
+    ["speaking", "listening", "listening", "speaking"],
+  );
+  assert.deepEqual(phases(held, server("interrupted", "t1"), { type: "playing", turnId: "t2" }).slice(2), ["listening", "muted", "speaking"]);
+  assert.equal(canStop(run(held)), true);
+});
+
+test("waiting for a place", () => {
+  assert.deepEqual(
+    phases(server("queued", undefined, { position: 3 }), server("loading"), server("queued", undefined, { position: 1 }), open),
+    ["queued", "connecting", "queued", "muted"],
+  );
+  assert.equal(phaseOf(run(server("queued", undefined, { position: 1 }), { type: "line", status: "reconnecting" })), "reconnecting");
+});
+
 test("speech over a reply: the old turn's end does not end the new one", () => {
   const got = phases(
     open,

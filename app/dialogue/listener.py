@@ -1,0 +1,221 @@
+"""The hearing half of a session: whose turn it is, and what is being said.
+
+Sound goes through voice detection frame by frame. What `endpointing` makes of that begins and ends
+utterances; while a reply is heard, `barge_in` decides what may stop it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from app.audio.buffer import AudioBuffer
+from app.dialogue.answers import Answers
+from app.dialogue.barge_in import BargeIn
+from app.dialogue.config import SessionConfig
+from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
+from app.dialogue.events import Event, Notice, Partial, SpeechStarted, SpeechStopped
+from app.dialogue.turn import Turn
+from app.dialogue.utterance import Utterance
+from app.observability.clock import Stage
+from app.roles import SAMPLE_RATE, RoleSet, Samples, SttOptions
+
+_PRE_ROLL = int(0.3 * SAMPLE_RATE)
+"""Sound before the first speech frame that belongs to the utterance: soft first consonants."""
+_POST_ROLL = int(0.2 * SAMPLE_RATE)
+_MAX_UTTERANCE = 300 * SAMPLE_RATE
+
+
+class Listener:
+    """Give it sound with `take`. `emit` sends events, `spawn` runs a task that ends with the session,
+    `new_turn` makes a spoken turn, and `on_spoken` is given each turn whose utterance is over, with
+    where speech ended and how many ms of it were voiced."""
+
+    def __init__(
+        self,
+        owner: str,
+        config: SessionConfig,
+        roles: RoleSet,
+        answers: Answers,
+        *,
+        emit: Callable[[Event], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        new_turn: Callable[[], Turn],
+        on_spoken: Callable[[Turn, Utterance, int, float], None],
+        firm: Callable[[str], Sequence[str]] = lambda turn_id: (),
+        begin: tuple[int, int] = (0, 0),
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`begin`: the position of the first sample to come, and of the first to be heeded. `firm`
+        gives the words of a turn that its client has been told of already."""
+        self.floor = BargeIn(answers)
+        self._config = config
+        self._owner = owner
+        self._roles = roles
+        self._answers = answers
+        self._emit, self._spawn = emit, spawn
+        self._new_turn, self._on_spoken, self._firm = new_turn, on_spoken, firm
+        self._now = now
+        self._audio = AudioBuffer(begin[0])
+        self._detector = TurnDetector(config.turn, self._end_wait, position=max(begin))
+        self._vad = roles.vad.stream()
+        self._turn: Turn | None = None
+        self._utterance: Utterance | None = None
+        # When the last sound that held speech arrived: where the turn's clock begins.
+        self._last_voice = 0.0
+
+    def configure(self, config: SessionConfig) -> None:
+        """Change the settings, from the next utterance on."""
+        self._config = config
+        self._detector.config = config.turn
+
+    @property
+    def hearing(self) -> bool:
+        """Whether an utterance is being said."""
+        return self._utterance is not None
+
+    @property
+    def turns(self) -> list[str]:
+        """The turn that is being said, if any."""
+        return [self._turn.id] if self._turn is not None else []
+
+    @property
+    def calm_to(self) -> int:
+        """Sample up to which nothing is part of an utterance that is not over."""
+        return self._utterance.start if self._utterance is not None else self._detector.calm_to
+
+    async def take(self, samples: Samples) -> None:
+        """The next sound."""
+        arrived = self._now()
+        self._audio.append(samples)
+        detector = self._detector
+        while self._audio.end - detector.position >= FRAME:
+            frame = self._audio.view(detector.position, detector.position + FRAME)
+            probability = await self._vad.probability(frame)
+            if self._config.turn.mode == "manual":
+                self._hold(probability)
+            else:
+                self._heed(detector.feed(probability))
+                self._mind_the_reply(frame, probability)
+            if self._turn is not None and detector.ended_at == detector.position:
+                self._last_voice = arrived
+            if self._utterance is not None and detector.speaking:
+                self._utterance.heard(detector.position)
+                if detector.position - self._utterance.start > _MAX_UTTERANCE:
+                    self._emit(
+                        Notice("UTTERANCE_TOO_LONG", "Five minutes without a pause: answering this much.")
+                    )
+                    self._end_speech()
+        if self._utterance is None:
+            self._audio.drop_before(detector.position - SAMPLE_RATE)
+
+    def end(self) -> None:
+        """The utterance, if there is one, ends here."""
+        if self._utterance is not None:
+            self._detector.end()
+            self._end_speech()
+
+    # --- turns -----------------------------------------------------------------------------------
+
+    def _hold(self, probability: float) -> None:
+        """Push-to-talk: everything is speech until `end`; the detector only measures."""
+        detector = self._detector
+        begin = detector.position
+        detector.position += FRAME
+        if self._utterance is None:
+            detector.speaking, detector.started_at, detector.voiced_ms = True, begin, 0.0
+            self._begin_speech()
+            # Who presses the button means it.
+            self._stop_reply()
+        if probability >= self._config.turn.threshold:
+            detector.voiced_ms += FRAME / SAMPLE_RATE * 1000
+        detector.ended_at = detector.position
+
+    def _heed(self, signal: Signal | None) -> None:
+        if signal is Signal.STARTED:
+            self._begin_speech()
+        elif self._utterance is None:
+            return
+        elif signal is Signal.CLOSING:
+            self._utterance.closing(self._detector.ended_at)
+            self._spawn(self._speculate(self._utterance))
+        elif signal is Signal.RESUMED:
+            self._utterance.resumed()
+            self._answers.drop_draft()
+        elif signal is Signal.ENDED:
+            self._end_speech()
+
+    def _end_wait(self) -> float:
+        utterance = self._utterance
+        return end_wait_ms(utterance.hypothesis, self._config.turn, utterance.over) if utterance else 0.0
+
+    def _begin_speech(self) -> None:
+        detector = self._detector
+        self._turn = turn = self._new_turn()
+        self._last_voice = self._now()
+        self._utterance = Utterance(
+            self._audio,
+            max(detector.started_at - _PRE_ROLL, self._audio.start),
+            stt=self._roles.stt,
+            stt_partial=self._roles.stt_partial,
+            turn=self._roles.turn,
+            options=SttOptions(self._config.language, self._config.vocabulary),
+            owner=self._owner,
+            on_partial=lambda u: self._hear_partial(turn, u),
+            firm=self._firm(turn.id),
+        )
+        self._answers.read_ahead("")
+        self.floor.began(turn)
+        self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
+
+    def _end_speech(self) -> None:
+        turn, utterance = self._turn, self._utterance
+        assert turn is not None and utterance is not None
+        detector = self._detector
+        detector.speaking = False
+        self._turn = self._utterance = None
+        turn.clock.mark(Stage.SPEECH_END, self._last_voice)
+        turn.clock.mark(Stage.ENDPOINT)
+        self._emit(SpeechStopped(turn.id, detector.ended_at / SAMPLE_RATE))
+        turn.span = utterance.start, min(detector.ended_at + _POST_ROLL, self._audio.end)
+        turn.recording = utterance.seal(turn.span[1])
+        self._on_spoken(turn, utterance, detector.ended_at, detector.voiced_ms)
+
+    # --- the reply meanwhile -----------------------------------------------------------------------
+
+    def _mind_the_reply(self, frame: Samples, probability: float) -> None:
+        """Hold the reply while somebody may be beginning to speak over it."""
+        turn, detector = self._config.turn, self._detector
+        if turn.interrupt and self._answers.state == "speaking":
+            self.floor.hear(
+                frame,
+                voiced=probability >= turn.threshold,
+                held_ms=detector.held_ms,
+                speaking=self.hearing,
+            )
+
+    def _stop_reply(self) -> None:
+        if self._config.turn.interrupt:
+            self._answers.interrupt("speech")
+
+    def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
+        self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
+        if self.floor.stops(turn, utterance.text, utterance.confidence, self._detector.voiced_ms):
+            self._stop_reply()
+        self._answers.read_ahead(utterance.committed)
+
+    async def _speculate(self, utterance: Utterance) -> None:
+        """Begin the reply while the closing silence lasts, if the words look finished."""
+        heard = await utterance.preview()
+        turn, config = self._turn, self._config.turn
+        if heard is None or turn is None or utterance is not self._utterance:
+            return
+        voiced_ms = self._detector.voiced_ms
+        if self.floor.verdict(turn, heard.text, heard.confidence, heard.no_speech, voiced_ms) != "words":
+            self.floor.dismiss()
+            return
+        if self._answers.state == "speaking":
+            self._stop_reply()
+        if end_wait_ms(heard.text, config, utterance.over) <= config.end_ms:
+            self._answers.draft(turn, heard.text, heard.language)
