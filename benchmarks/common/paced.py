@@ -15,27 +15,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.api.messages import (
-    ErrorOut,
-    Notice,
-    ServerMessage,
-    SpeechStarted,
-    SpeechStopped,
-    TranscriptionFinal,
-    TurnComplete,
-    TurnDropped,
-)
 from app.audio.codecs import pack_pcm16
 from app.roles import SAMPLE_RATE, Samples
-from app.talk import Recording, Sound, Talk, connect
+from app.talk import Recording
+from benchmarks.common.system import Began, Event, Line, Over, Sound, Stopped, System, Transcript, Trouble
 
 _FRAME = SAMPLE_RATE // 50
-_RATE_OUT = 24_000
 AUDIBLE = 0.01
 """Level of the first audible sample: 40 dB below full scale. What the voice speaks peaks far above."""
 _SETTLE_S = 1.5
 """Nothing that the server has not begun to hear this long after a recording will be heard."""
 _PATIENCE_S = 20.0
+_QUIET_S = 3.0
+"""A reply is over, by ear, this long after all of its sound has been played. Longer than a system on a
+busy machine needs between two sentences."""
 _LONGEST_REPLY_S = 150.0
 
 
@@ -55,19 +48,23 @@ class HeardTurn:
     latency: dict[str, float] = field(default_factory=dict)
     reply: str = ""
     over: bool = False
-    received: int = 0
-    """Samples of the reply's sound so far."""
+    received_s: float = 0.0
+    """Seconds of the reply's sound so far."""
+    played_until: float = 0.0
+    """When a player that starts with the first piece has played all that came so far."""
 
-    def hear(self, data: bytes, at: float) -> None:
-        """The next piece of the reply (PCM16), which came at `at`."""
+    def hear(self, data: bytes, at: float, rate: int) -> None:
+        """The next piece of the reply (PCM16 at `rate` Hz), which came at `at`."""
         if self.first_sound is None:
             self.first_sound = at
         if self.first_audible is None:
             audible = np.flatnonzero(np.abs(np.frombuffer(data, "<i2").astype(np.float32)) >= AUDIBLE * 32768)
             if len(audible):
                 self.first_audible = at
-                self.leading_s = (self.received + int(audible[0])) / _RATE_OUT
-        self.received += len(data) // 2
+                self.leading_s = self.received_s + int(audible[0]) / rate
+        seconds = len(data) / 2 / rate
+        self.received_s += seconds
+        self.played_until = max(self.played_until, at) + seconds
 
     @property
     def heard_at(self) -> float | None:
@@ -100,13 +97,16 @@ class Exchange:
 
 
 class Talker:
-    """One session that somebody speaks into."""
+    """One conversation that somebody speaks into."""
 
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
+    def __init__(self, line: Line, *, by_ear: bool = False) -> None:
+        """With `by_ear`, a reply is over when its sound has been played, whatever the system says of
+        it: the rule that is the same for all systems."""
+        self._line = line
+        self._by_ear = by_ear
         self._epoch = time.monotonic()
         self._position = 0
-        self._line: Samples = np.zeros(0, np.float32)
+        self._words: Samples = np.zeros(0, np.float32)
         self._turns: dict[str, HeardTurn] = {}
         self._errors: list[str] = []
         self.lag = 0.0
@@ -119,62 +119,65 @@ class Talker:
             due = self._epoch + (self._position + _FRAME) / SAMPLE_RATE
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.lag = max(self.lag, time.monotonic() - due)
-            frame, self._line = self._line[:_FRAME], self._line[_FRAME:]
+            frame, self._words = self._words[:_FRAME], self._words[_FRAME:]
             self._position += _FRAME
-            await self._talk.send_audio(pack_pcm16(np.pad(frame, (0, _FRAME - len(frame)))))
+            await self._line.send(pack_pcm16(np.pad(frame, (0, _FRAME - len(frame)))))
 
     async def listen(self) -> None:
-        """Take down what the server says until the session ends."""
-        async for message in self._talk:
-            self._note(message)
+        """Take down what the system says until the conversation ends."""
+        async for event in self._line:
+            self._note(event)
 
-    def _note(self, message: ServerMessage) -> None:
-        match message:
-            case ErrorOut() | Notice():
-                self._errors.append(f"{message.code}: {message.message}")
-            case SpeechStarted():
-                self._turns[message.turn_id] = HeardTurn()
-            case SpeechStopped():
-                self._turns[message.turn_id].stopped_at_ms = message.at_ms
-            case TranscriptionFinal():
-                self._turns[message.turn_id].transcript = message.text
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Trouble):
+            self._errors.append(event.message)
+            return
+        turn = self._turns.setdefault(event.turn, HeardTurn())
+        match event:
+            case Began():
+                pass
+            case Stopped():
+                turn.stopped_at_ms = event.at_ms
+            case Transcript():
+                turn.transcript = f"{turn.transcript} {event.text.strip()}".strip()
             case Sound():
-                for packet in message.packets:
-                    self._turns[message.turn_id].hear(packet, self._talk.received_at)
-            case TurnDropped():
-                self._turns[message.turn_id].over = True
-            case TurnComplete():
-                turn = self._turns[message.turn_id]
-                turn.over, turn.latency, turn.reply = True, message.latency, message.reply
+                turn.hear(event.pcm16, event.at, event.rate)
+            case Over():
+                turn.over, turn.latency, turn.reply = True, event.latency, event.reply
 
     async def ask(self, samples: Samples) -> Exchange:
         """Say `samples` (float32, 16 kHz) and wait until the reply to them is over."""
         earlier = set(self._turns)
         self._errors.clear()
-        # No await between these: the line begins with the very next frame.
-        begin, self._line = self._position, samples
+        # No await between these: the words begin with the very next frame.
+        begin, self._words = self._position, samples
         last = begin + (Recording(samples).last_speech() or 0)
         spoken = self._epoch + last / SAMPLE_RATE
         ended = self._epoch + (begin + len(samples)) / SAMPLE_RATE + _SETTLE_S
         while True:
             await asyncio.sleep(0.05)
-            turns = [turn for id_, turn in self._turns.items() if id_ not in earlier]
+            turns = tuple(turn for id_, turn in self._turns.items() if id_ not in earlier)
+            exchange = Exchange(spoken, last / SAMPLE_RATE * 1000, turns, tuple(self._errors))
             now = time.monotonic()
+            if now > ended and (self._played(exchange, now) if self._by_ear else all(t.over for t in turns)):
+                return exchange
             answering = any(turn.first_sound is not None and not turn.over for turn in turns)
-            if now > ended and all(turn.over for turn in turns):
-                break
+            if self._by_ear:
+                answering = exchange.answer is not None
             if now > spoken + (_LONGEST_REPLY_S if answering else _PATIENCE_S):
-                break
-        return Exchange(spoken, last / SAMPLE_RATE * 1000, tuple(turns), tuple(self._errors))
+                return exchange
+
+    @staticmethod
+    def _played(exchange: Exchange, now: float) -> bool:
+        """Whether there was an answer, and everything has been played for a while."""
+        return exchange.answer is not None and now > _QUIET_S + max(t.played_until for t in exchange.turns)
 
 
 @asynccontextmanager
-async def talking(url: str) -> AsyncIterator[Talker]:
-    """Somebody in a new session of the server at `url`, with its default settings but for sound as
-    binary frames."""
-    async with connect(url, {"audio_out": {"binary": True}}) as talk:
-        await talk.ready()
-        talker = Talker(talk)
+async def talking(system: System, *, by_ear: bool = False) -> AsyncIterator[Talker]:
+    """Somebody in a new conversation with `system`; `by_ear` as for `Talker`."""
+    async with system.connect() as line:
+        talker = Talker(line, by_ear=by_ear)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(talker.speak()), group.create_task(talker.listen())]
             yield talker

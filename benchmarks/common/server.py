@@ -1,4 +1,4 @@
-"""A server of its own for a benchmark: another process, so that client and server share no GIL."""
+"""Our own server for a benchmark: another process, so that client and server share no GIL."""
 
 from __future__ import annotations
 
@@ -7,74 +7,85 @@ import os
 import sys
 import tempfile
 import time
-from asyncio.subprocess import STDOUT, Process, create_subprocess_exec
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
+from app.api.messages import (
+    ErrorOut,
+    Notice,
+    SpeechStarted,
+    SpeechStopped,
+    TranscriptionFinal,
+    TurnComplete,
+    TurnDropped,
+)
 from app.roles import EngineFailed
-from app.talk import NoServer, health
+from app.talk import NoServer, Talk, connect, health
+from app.talk import Sound as SoundOut
+from benchmarks.common.process import free_port, started
 from benchmarks.common.report import note
+from benchmarks.common.system import Began, Event, Line, Over, Sound, Stopped, System, Transcript, Trouble
 
 _ROOT = Path(__file__).parents[2]
 _START_S = 60.0
-_STOP_S = 30.0
-_LOG_CHARACTERS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server whose models are loaded. `models` by role; `pid` is None where somebody else started it."""
-
-    url: str
-    models: dict[str, str]
-    pid: int | None
-
-    def cpu_seconds(self) -> float | None:
-        """Processor time used so far, in seconds; None where that cannot be read."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / float(os.sysconf("SC_CLK_TCK"))
+_RATE_OUT = 24_000
 
 
 @asynccontextmanager
-async def serving(url: str | None) -> AsyncIterator[Server]:
+async def serving(url: str | None) -> AsyncIterator[System]:
     """The server at `url`, or, without one, a fresh one of this checkout (`colloquy serve`): settings
     from the environment, data of its own. Raises `NoServer`, or `EngineFailed` if a model cannot be had."""
     if url is not None:
-        yield Server(url, await _models(url, None), None)
+        yield System("colloquy", await _models(url, None), (), lambda: conversing(url))
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="colloquy-bench-") as folder,
-        create_server(("127.0.0.1", 0)) as probe,
-    ):
-        port: int = probe.getsockname()[1]
-        probe.close()
-        url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="colloquy-bench-") as folder:
+        port = free_port()
+        own = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", str(port)]
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        environment = os.environ | {"DATA_DIR": f"{folder}/data", "HOST": "127.0.0.1", "PYTHONPATH": path}
-        log = Path(folder) / "server.log"
-        with log.open("wb") as out:
-            process = await create_subprocess_exec(*command, env=environment, stdout=out, stderr=STDOUT)
-        try:
-            yield Server(url, await _models(url, process), process.pid)
-        except BaseException:
-            note(f"the server's last lines:\n{log.read_text(errors='replace')[-_LOG_CHARACTERS:]}")
-            raise
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        environment = {"DATA_DIR": f"{folder}/data", "HOST": "127.0.0.1", "PYTHONPATH": path}
+        async with started("the server", command, environment) as process:
+            yield System("colloquy", await _models(own, process), (process.pid,), lambda: conversing(own))
+
+
+class _Line:
+    """A session of ours as a `Line`."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+
+    async def send(self, pcm16: bytes) -> None:
+        await self._talk.send_audio(pcm16)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for message in self._talk:
+            match message:
+                case ErrorOut() | Notice():
+                    yield Trouble(f"{message.code}: {message.message}")
+                case SpeechStarted():
+                    yield Began(message.turn_id)
+                case SpeechStopped():
+                    yield Stopped(message.turn_id, message.at_ms)
+                case TranscriptionFinal():
+                    yield Transcript(message.turn_id, message.text)
+                case SoundOut():
+                    for packet in message.packets:
+                        yield Sound(message.turn_id, self._talk.received_at, packet, _RATE_OUT)
+                case TurnDropped():
+                    yield Over(message.turn_id)
+                case TurnComplete():
+                    yield Over(message.turn_id, message.latency, message.reply)
+
+
+@asynccontextmanager
+async def conversing(url: str) -> AsyncIterator[Line]:
+    """A new session of the server at `url`, with its default settings but for sound as binary frames."""
+    async with connect(url, {"audio_out": {"binary": True}}) as talk:
+        await talk.ready()
+        yield _Line(talk)
 
 
 async def _models(url: str, process: Process | None) -> dict[str, str]:

@@ -49,6 +49,12 @@ def test_troubles_are_one_line(tmp_path: Path) -> None:
     unknown = run("transcription", "--only", "no-such-recording")
     assert unknown.returncode != 0
     assert unknown.stderr.strip() == "no such recording with a text: no-such-recording"
+    stranger = run("voice_to_voice", "--peer", "nobody")
+    assert stranger.returncode == 2
+    assert stranger.stderr.startswith("there is no peer 'nobody'; there are: ")
+    crowd = run("voice_to_voice", "--sessions", "1,9")
+    assert crowd.returncode == 2
+    assert "numbers from 1 to 5" in crowd.stderr
 
 
 def test_voice_to_voice(tmp_path: Path, models_dir: Path) -> None:

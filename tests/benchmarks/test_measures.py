@@ -62,26 +62,32 @@ def test_what_was_shown_is_compared_with_what_was_said() -> None:
     assert (found["shown_early"], found["firm_early"], found["right_words"]) == (3, 2, 4)
 
 
+RATE = 24_000
+
+
 def pcm(*levels: float) -> bytes:
     return (np.repeat(levels, 2400) * 32767).astype("<i2").tobytes()
 
 
 def test_silence_before_the_voice_is_no_answer_yet() -> None:
     turn = HeardTurn()
-    turn.hear(pcm(0.0), 10.0)
+    turn.hear(pcm(0.0), 10.0, RATE)
     assert turn.first_sound == 10.0
     assert turn.first_audible is None and turn.heard_at is None
-    turn.hear(pcm(0.005, 0.3), 10.02)
-    turn.hear(pcm(0.3), 10.5)
+    turn.hear(pcm(0.005, 0.3), 10.02, RATE)
+    turn.hear(pcm(0.3), 10.5, RATE)
     assert turn.first_audible == 10.02
     # A player is still at the 200 ms of silence when the voice arrives.
     assert turn.heard_at == pytest.approx(10.2)
+    # It had played the first 300 ms when the last 100 came.
+    assert turn.received_s == pytest.approx(0.4)
+    assert turn.played_until == pytest.approx(10.6)
 
 
 def test_an_answer_into_the_question_is_premature() -> None:
     early, late = HeardTurn(), HeardTurn()
-    early.hear(pcm(0.3), 9.0)
-    late.hear(pcm(0.3), 11.0)
+    early.hear(pcm(0.3), 9.0, RATE)
+    late.hear(pcm(0.3), 11.0, RATE)
     both = Exchange(10.0, 0.0, (early, late), ())
     assert both.premature and both.answer is late
     assert Exchange(10.0, 0.0, (early,), ()).answer is None
