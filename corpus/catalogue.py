@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["question", "command", "statement", "reading", "digits", "one_word", "long", "dialogue"]
+Kind = Literal[
+    "question", "command", "statement", "reading", "digits", "one_word", "long", "dialogue", "piece", "sound"
+]
+"""`piece`: speech without a text, to be put together or cut from a dialogue; `sound`: no speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,16 @@ SOURCES = {
         ),
         "MIT",
         "Moonshine Voice: Moonshine AI",
+    ),
+    "keyboard": Source(
+        DebianPackages(("bucklespring-data",), "usr/share/buckle/wav"),
+        "GPL-2.0-or-later",
+        "Bucklespring: Ico Doornekampt",
+    ),
+    "music": Source(
+        DebianPackages(("asterisk-moh-opsound-wav",), "usr/share/asterisk/moh"),
+        "CC-BY-SA-3.0",
+        "Music on hold: Macroform, Manolo Camp, Reno Project",
     ),
     "pyannote": Source(
         Wheel(
@@ -191,6 +204,29 @@ _CITIES = [
     ),
 ]
 
+_DIGITS = [
+    Item(f"digit-{n}", "prompts", f"digits/{n}.wav", "piece", "", speaker="allison-smith") for n in range(10)
+]
+
+_CALL = [
+    Item(f"call-{number}", "pyannote", "sample.wav", "piece", "", speaker=speaker, start=start, end=end)
+    for number, (speaker, start, end) in enumerate(
+        [
+            ("caller-90", 11.63, 14.30),
+            ("caller-91", 14.55, 17.95),
+            ("caller-90", 18.95, 21.55),
+            ("caller-91", 21.65, 27.84),
+        ],
+        1,
+    )
+]
+"""What the two strangers say one at a time; nobody reads it from a sheet."""
+
+_KEYS = [
+    Item(f"key-{code}", "keyboard", f"{code}-1.wav", "sound", "")
+    for code in "10 11 12 13 1e 1f 20 39".split()
+]
+
 ITEMS: tuple[Item, ...] = (
     *_prompts(),
     _card(1, "ten of clubs"),
@@ -231,6 +267,14 @@ ITEMS: tuple[Item, ...] = (
         "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better.",
     ),
     Item("two-strangers", "pyannote", "sample.wav", "dialogue", ""),
+    *_DIGITS,
+    *_CALL,
+    *_KEYS,
+    Item("monkeys", "prompts", "tt-monkeys.wav", "sound", "", end=6.0),
+    Item("tones", "prompts", "ascending-2tone.wav", "sound", ""),
+    Item("beep", "prompts", "beep.wav", "sound", ""),
+    Item("music-1", "music", "manolo_camp-morning_coffee.wav", "sound", "", start=20.0, end=28.0),
+    Item("music-2", "music", "macroform-cold_day.wav", "sound", "", start=60.0, end=68.0),
 )
 
 RATE_OF_RAW = 16_000

@@ -75,7 +75,8 @@ export function toSessionSettings(preferences) {
     speed: preferences.speed,
     audio_in: { codec: "pcm16", sample_rate: 16000 },
     audio_out: { codec: "pcm16", sample_rate: 24000, binary: true },
-    turn_detection: { mode: preferences.pushToTalk ? "manual" : "auto", end_ms: preferences.endMs },
+    // The browser takes our voice out of what the microphone hears (see capture.js).
+    turn_detection: { mode: preferences.pushToTalk ? "manual" : "auto", end_ms: preferences.endMs, echo: false },
   };
 }
 

@@ -54,6 +54,10 @@ class TurnDetection(_Model):
     eagerness: Literal["low", "medium", "high"] = Field(
         "medium", description="how soon a pause is taken for the end of the turn"
     )
+    echo: bool = Field(
+        True,
+        description="the microphone may hear the reply; false where the client cancels that, as browsers do",
+    )
     interrupt: bool = Field(True, description="speech during a reply stops the reply")
 
 

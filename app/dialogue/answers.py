@@ -154,6 +154,11 @@ class Answers:
         return self._reply is not None and self._reply[1].paused
 
     @property
+    def heard_ms(self) -> float:
+        """How much of the reply that runs has been heard by now."""
+        return self._reply[1].heard_ms() if self._reply is not None else 0.0
+
+    @property
     def nearly_over(self) -> bool:
         """Whether little or nothing is left to be heard: what is said now answers the reply."""
         if self._reply is None:

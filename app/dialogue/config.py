@@ -34,6 +34,8 @@ class TurnConfig:
     eagerness: Literal["low", "medium", "high"] = "medium"
     """How soon a pause is taken for the end: scales every wait of `endpointing`."""
     interrupt: bool = True
+    echo: bool = True
+    """Whether the microphone may hear the reply: no echo cancellation on the client's side."""
     speculations: int = 3
     """How many times within an utterance a reply may be begun on a likely end."""
 

@@ -15,7 +15,18 @@ from app.dialogue.answers import Answers
 from app.dialogue.barge_in import BargeIn
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
-from app.dialogue.events import Event, Notice, Partial, SpeechStarted, SpeechStopped
+from app.dialogue.events import (
+    Event,
+    Interrupted,
+    Notice,
+    Partial,
+    ReplyAudio,
+    ReplyPaused,
+    ReplyResumed,
+    SpeechStarted,
+    SpeechStopped,
+)
+from app.dialogue.own_voice import OwnVoice
 from app.dialogue.turn import Turn
 from app.dialogue.utterance import Utterance
 from app.observability.clock import Stage
@@ -62,6 +73,8 @@ class Listener:
         self._vad = roles.vad.stream()
         self._turn: Turn | None = None
         self._utterance: Utterance | None = None
+        # From the first reply on, where the microphone may hear it.
+        self._own_voice: OwnVoice | None = None
         # When the last sound that held speech arrived: where the turn's clock begins.
         self._last_voice = 0.0
 
@@ -93,6 +106,8 @@ class Listener:
         while self._audio.end - detector.position >= FRAME:
             frame = self._audio.view(detector.position, detector.position + FRAME)
             probability = await self._vad.probability(frame)
+            if self._own_voice is not None and self._own_voice.is_it(frame, detector.position):
+                probability = 0.0
             if self._config.turn.mode == "manual":
                 self._hold(probability)
             else:
@@ -109,6 +124,22 @@ class Listener:
                     self._end_speech()
         if self._utterance is None:
             self._audio.drop_before(detector.position - SAMPLE_RATE)
+
+    def reply_event(self, event: Event) -> None:
+        """What the client is told of the reply."""
+        if not self._config.turn.echo or self._config.turn.mode == "manual":
+            return
+        now = self._audio.end
+        if isinstance(event, ReplyAudio):
+            if self._own_voice is None:
+                self._own_voice = OwnVoice()
+            self._own_voice.sent(event, self._answers.heard_ms, now)
+        elif self._own_voice is None:
+            return
+        elif isinstance(event, ReplyPaused | Interrupted):
+            self._own_voice.stopped(now)
+        elif isinstance(event, ReplyResumed):
+            self._own_voice.resumed(self._answers.heard_ms, now)
 
     def end(self) -> None:
         """The utterance, if there is one, ends here."""

@@ -510,6 +510,8 @@ class Session:
                 self._told.discard(told)
                 return
         self.outbox.put(event)
+        if self._listener is not None:
+            self._listener.reply_event(event)
         if self._on_event is not None:
             self._on_event(event)
 

@@ -34,7 +34,7 @@ class Rig:
         self.voice_broke = False
         self.session = Session(
             session_id,
-            config or SessionConfig(turn=TurnConfig(end_ms=300)),
+            config or SessionConfig(turn=TurnConfig(end_ms=300, echo=False)),
             roles=self._ready,
             on_turn=self._keep,
             on_event=self.events.append,

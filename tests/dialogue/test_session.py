@@ -22,7 +22,7 @@ async def make() -> AsyncIterator[Callable[..., Rig]]:
     made: list[Rig] = []
 
     def build(**turn: object) -> Rig:
-        config = SessionConfig(turn=replace(TurnConfig(end_ms=300), **turn))  # type: ignore[arg-type]
+        config = SessionConfig(turn=replace(TurnConfig(end_ms=300, echo=False), **turn))  # type: ignore[arg-type]
         made.append(Rig(config))
         return made[-1]
 

@@ -100,7 +100,7 @@ class Play:
             case "reconnect":
                 self.connect(max(0, session.outbox.last_seq - value))
             case "mode":
-                session.configure(SessionConfig(turn=TurnConfig(mode=value, end_ms=300)))
+                session.configure(SessionConfig(turn=TurnConfig(mode=value, end_ms=300, echo=False)))
             case "break":
                 if value == "llm":
                     rig.llm.fails_after = 3

@@ -29,10 +29,10 @@ test("what the server is told", () => {
     speed: 1,
     audio_in: { codec: "pcm16", sample_rate: 16000 },
     audio_out: { codec: "pcm16", sample_rate: 24000, binary: true },
-    turn_detection: { mode: "auto", end_ms: 500 },
+    turn_detection: { mode: "auto", end_ms: 500, echo: false },
   });
   const told = toSessionSettings({ ...defaults, pushToTalk: true, endMs: 900, voice: "joe", language: "auto" });
-  assert.deepEqual([told.turn_detection, told.voice, told.language], [{ mode: "manual", end_ms: 900 }, "joe", "auto"]);
+  assert.deepEqual([told.turn_detection, told.voice, told.language], [{ mode: "manual", end_ms: 900, echo: false }, "joe", "auto"]);
 });
 
 test("storage that is missing, spoilt or full is no obstacle", (t) => {
