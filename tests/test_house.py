@@ -249,3 +249,10 @@ print(sorted(set(sys.modules) & {HEAVY | {"pip", "scipy", "pandas"}}))
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_can_swallow_a_cancellation() -> None:
+    """Before Python 3.12 `asyncio.wait_for` loses one that comes as its work ends, and a task that was
+    cancelled goes on. `asyncio.timeout` does not."""
+    for path in (ROOT / "app").rglob("*.py"):
+        assert "wait_for(" not in path.read_text(), path

@@ -272,7 +272,8 @@ async def _open(context: Context, owner: str, conversation_id: str | None) -> _C
     await own_session(context, conversation_id, owner)
     # What was just said may still be on its way to the store.
     with suppress(TimeoutError):
-        await asyncio.wait_for(context.keeper.flush(), _FLUSH_S)
+        async with asyncio.timeout(_FLUSH_S):
+            await context.keeper.flush()
     count = 0
     history = History()
     while turns := await store.turns(conversation_id, _HISTORY_TURNS, count):

@@ -112,6 +112,7 @@ class Connection:
         self._socket = socket
         self._context = context
         self._sending = asyncio.Lock()
+        self._now = asyncio.get_running_loop().time
         self._handlers: dict[type[BaseModel], Callable[[Any], Awaitable[None]]] = {
             AudioChunkIn: self._on_audio,
             TextIn: self._on_text,
@@ -129,8 +130,8 @@ class Connection:
         self._session = session
         self._ears = ears
         self._mouth = Mouth(ears.wish)
-        self._heard_at = asyncio.get_running_loop().time()
-        self._awaiting = True
+        # Since when we have been waiting for the client; None while it waits for us.
+        self._awaiting: float | None = self._now()
         returning = session.connected
         session.connected = True
         self._after = session.outbox.last_seq if returning else 0
@@ -162,7 +163,8 @@ class Connection:
         if self._socket.application_state is WebSocketState.CONNECTED:
             # Who does not read cannot be told; when this returns the server hangs up.
             with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                await asyncio.wait_for(self._socket.close(code, reason), _CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await self._socket.close(code, reason)
 
     def _check_displaced(self) -> None:
         if self._context.sessions.is_displaced(self._session.id, self):
@@ -171,10 +173,11 @@ class Connection:
     # --- to the client -------------------------------------------------------------------------
 
     async def _send(self, *frames: str | bytes) -> None:
-        async with self._sending:
+        # One timeout for all frames, and no `wait_for`: that would make a task of each.
+        async with self._sending, asyncio.timeout(_SEND_TIMEOUT_S):
             for frame in frames:
-                data = {"text": frame} if isinstance(frame, str) else {"bytes": frame}
-                await asyncio.wait_for(self._socket.send({"type": "websocket.send", **data}), _SEND_TIMEOUT_S)
+                kind = "text" if isinstance(frame, str) else "bytes"
+                await self._socket.send({"type": "websocket.send", kind: frame})
 
     async def _follow(self, *, resumed: bool) -> None:
         try:
@@ -242,7 +245,7 @@ class Connection:
         while True:
             await asyncio.sleep(period)
             self._check_displaced()
-            if self._awaiting and asyncio.get_running_loop().time() - self._heard_at > 3 * period:
+            if self._awaiting is not None and self._now() - self._awaiting > 3 * period:
                 raise _Close(CLOSE_SILENT, "nothing came for three heartbeats")
             ping = PingOut(
                 seq=self._after,
@@ -254,21 +257,21 @@ class Connection:
     # --- from the client -----------------------------------------------------------------------
 
     async def _receive(self) -> str | bytes:
-        self._awaiting = True
+        self._awaiting = self._now()
         message = await self._socket.receive()
-        self._awaiting = False
+        self._awaiting = None
         # From here on another connection is told what was received: nothing more is taken of this one.
         self._check_displaced()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        self._heard_at = asyncio.get_running_loop().time()
         data: str | bytes | None = message.get("bytes")
         return message["text"] if data is None else data
 
     async def _first_message(self) -> BaseModel | bytes | None:
         """A client that comes back says where it was; one that does not, hears what comes."""
         try:
-            received = await asyncio.wait_for(self._receive(), _RESUME_WAIT_S)
+            async with asyncio.timeout(_RESUME_WAIT_S):
+                received = await self._receive()
             message: BaseModel | bytes = self._parse(received)
         except TimeoutError:
             return None
@@ -289,7 +292,6 @@ class Connection:
         ears, newcomer = self._ears, first is None
         while True:
             await ears.pass_on(self._session.hear)
-            self._heard_at = asyncio.get_running_loop().time()
             try:
                 if message is None:
                     message = self._parse(await self._receive())

@@ -40,9 +40,12 @@ Pack = Callable[[Samples], bytes]
 class Decoder:
     """Turns one session's packets into samples. Made by `decoder`."""
 
-    def __init__(self, unpack: Unpack, sample_rate: int) -> None:
+    def __init__(self, unpack: Unpack, sample_rate: int, *, bounded: bool = True) -> None:
+        """`bounded`: what `unpack` gives is within [-1, 1]."""
         self._unpack = unpack
-        self._resampler = Resampler(sample_rate, SAMPLE_RATE)
+        # Most sound comes as it is wanted; going over it once more would take longer than unpacking it.
+        as_it_is = bounded and sample_rate == SAMPLE_RATE
+        self._resampler = None if as_it_is else Resampler(sample_rate, SAMPLE_RATE)
 
     def decode(self, packet: bytes) -> Samples:
         """The next packet as float32[n] at 16 kHz; up to 2 ms of it may come with the next one.
@@ -53,11 +56,12 @@ class Decoder:
         """
         if not packet:
             raise BadAudio("The audio packet is empty; send at least one sample.", field="data")
-        return self._resampler.push(self._unpack(packet))
+        samples = self._unpack(packet)
+        return samples if self._resampler is None else self._resampler.push(samples)
 
     def flush(self) -> Samples:
         """What was held back, at the end of the sound. Packets after it start a new stretch."""
-        return self._resampler.flush()
+        return np.empty(0, np.float32) if self._resampler is None else self._resampler.flush()
 
 
 def decoder(codec: str, sample_rate: int) -> Decoder:
@@ -72,7 +76,7 @@ def decoder(codec: str, sample_rate: int) -> Decoder:
     """
     _check(codec, sample_rate)
     if codec == "opus":
-        return Decoder(_opus_unpacker(), SAMPLE_RATE)
+        return Decoder(_opus_unpacker(), SAMPLE_RATE, bounded=False)
     return Decoder({"pcm16": unpack_pcm16, "pcm8": _unpack_pcm8, "mulaw": _unpack_mulaw}[codec], sample_rate)
 
 
@@ -136,7 +140,9 @@ class Encoder:
         self._rate = sample_rate
         self._frame = frame
         self._lookahead = lookahead
-        self._resampler = Resampler(source_rate, sample_rate)
+        # Packing bounds the sound by itself; only Opus takes it as it is.
+        as_it_is = source_rate == sample_rate and not frame
+        self._resampler = None if as_it_is else Resampler(source_rate, sample_rate)
         self._waiting: Samples = np.empty(0, np.float32)
         self._begun = False
 
@@ -144,7 +150,7 @@ class Encoder:
         """Packets that float32[n] at the source rate completes, in order; possibly none. Samples
         outside [-1, 1] are clipped."""
         self._begun = self._begun or len(samples) > 0
-        return self._packets(self._resampler.push(samples))
+        return self._packets(samples if self._resampler is None else self._resampler.push(samples))
 
     def flush(self) -> list[EncodedChunk]:
         """The end of the sound: what was held back, filled up with silence to a whole packet.
@@ -152,7 +158,7 @@ class Encoder:
         if not self._begun:
             return []
         self._begun = False
-        rest = self._resampler.flush()
+        rest = np.empty(0, np.float32) if self._resampler is None else self._resampler.flush()
         if self._frame:
             sound = len(self._waiting) + len(rest) + self._lookahead
             silence = self._lookahead + -sound % self._frame
@@ -197,17 +203,23 @@ def pack_pcm16(samples: Samples) -> bytes:
 
 
 def _pack_pcm8(samples: Samples) -> bytes:
-    return (_steps(samples, 128) + 128).astype(np.uint8).tobytes()
+    return (_steps(samples, 128) + np.float32(128)).astype(np.uint8).tobytes()
 
 
 def _pack_mulaw(samples: Samples) -> bytes:
-    return _MULAW_ENCODED[_steps(samples, 32768) + 32768].tobytes()
+    return _MULAW_ENCODED[_steps(samples, 32768).astype(np.int32) + 32768].tobytes()
 
 
-def _steps(samples: Samples, scale: int) -> npt.NDArray[np.int32]:
-    """The nearest whole steps of 1 / `scale`; +1 is one step more than fits and is clipped."""
-    steps: npt.NDArray[np.int32] = np.rint(samples * np.float32(scale)).astype(np.int32)
-    return np.clip(steps, -scale, scale - 1)
+def _steps(samples: Samples, scale: int) -> npt.NDArray[np.float32]:
+    """The nearest whole steps of 1 / `scale`, as many as there are: sound beyond [-1, 1] is clipped (+1
+    is one step more than fits), and NaN is silence."""
+    steps: npt.NDArray[np.float32] = samples * np.float32(scale)
+    np.rint(steps, steps)
+    np.maximum(steps, np.float32(-scale), steps)
+    np.minimum(steps, np.float32(scale - 1), steps)
+    if np.isnan(np.add.reduce(steps)):
+        np.nan_to_num(steps, copy=False, nan=0.0)
+    return steps
 
 
 def _opus_packer(sample_rate: int) -> tuple[Pack, int]:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from av import AudioResampler
 
 
+_LOWEST, _HIGHEST = np.float32(-1), np.float32(1)
+
+
 def bounded(samples: Samples) -> Samples:
     """`samples` with everything outside [-1, 1] clipped and NaN made silence; a new array."""
-    clipped = np.clip(samples, np.float32(-1), np.float32(1))
-    if np.isnan(clipped.sum()):
+    # Not `np.clip` and `sum`: for a packet of 20 ms these take twice as long. NaN goes through both.
+    clipped = np.minimum(np.maximum(samples, _LOWEST), _HIGHEST)
+    if np.isnan(np.add.reduce(clipped)):
         clipped = np.nan_to_num(clipped, copy=False, nan=0.0)
     return clipped
 

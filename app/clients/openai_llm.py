@@ -63,7 +63,8 @@ class OpenAiLlm:
             try:
                 chunks = aiter(stream)
                 while True:
-                    chunk = await asyncio.wait_for(anext(chunks, None), self._timeout_s)
+                    async with asyncio.timeout(self._timeout_s):
+                        chunk = await anext(chunks, None)
                     if chunk is None:
                         return
                     if chunk.choices and (text := chunk.choices[0].delta.content):

@@ -14,23 +14,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 _PUNCTUATION = re.compile(r"[^\w']+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 
 
+_MATTERS = frozenset("no not never none nothing nobody without can can't don't won't isn't".split())
+_ALIKE = 0.7
+"""Letters that two words share, as a share of all."""
 _PASSES = 3
 _SURE = 0.7
 
 
-def same_words(a: str, b: str) -> bool:
-    """Whether two recognisers heard the same, however each writes it: case, punctuation and small
-    numbers ("Press 1", "press one.") do not count."""
-
-    def plain(text: str) -> list[str]:
-        return [word for w in split_words(text) if (word := _norm(w))]
-
-    return plain(a) == plain(b)
+def nearly_same_words(a: str, b: str) -> bool:
+    """Whether an answer to the one answers the other: two recognisers heard the same, however each
+    writes it. Case, punctuation and small numbers ("Press 1", "press one.") do not count, nor does,
+    among six words or more, one that sounds alike ("too", "to"), unless it is a number or says no."""
+    one, other = ([word for w in split_words(text) if (word := _norm(w))] for text in (a, b))
+    differ = [(x, y) for x, y in zip(one, other, strict=False) if x != y]
+    if len(one) != len(other) or len(differ) > (len(one) >= 6):
+        return False
+    return all(
+        not {x, y} & _MATTERS
+        and not any(c.isdigit() for c in x + y)
+        and SequenceMatcher(None, x, y, autojunk=False).ratio() >= _ALIKE
+        for x, y in differ
+    )
 
 
 def split_words(text: str) -> list[str]:

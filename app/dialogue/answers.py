@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
-from app.dialogue.agreement import same_words
+from app.dialogue.agreement import nearly_same_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.events import Event, Interrupted, Reason, ReplyPaused, ReplyResumed
 from app.dialogue.history import History
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 _LITTLE_LEFT_MS = 700.0
 _LONGEST_PAUSE_S = 3.0
-_READ_AHEAD = 16
-"""New firm characters worth reading ahead."""
 
 
 class Answers:
@@ -178,14 +176,15 @@ class Answers:
 
     # --- before the turn is over ---------------------------------------------------------------
 
-    def read_ahead(self, firm: str) -> None:
-        """Let the language model read what is firm while the person still speaks."""
-        if self._reading is not None and not self._reading.done():
+    def read_ahead(self, words: str) -> None:
+        """Let the language model read what was said so far while the person still speaks. What it has
+        read of words that turn out otherwise is read again; what it was about to read is not."""
+        if words and words == self._read:
             return
-        if firm and len(firm) - len(self._read) < _READ_AHEAD:
-            return
-        self._read = firm
-        work = self._roles.llm.prepare(self._prompt(firm), Job(self._owner, Urgency.PARTIAL))
+        if self._reading is not None:
+            self._reading.cancel()
+        self._read = words
+        work = self._roles.llm.prepare(self._prompt(words), Job(self._owner, Urgency.PARTIAL))
         self._reading = self._spawn(work)
 
     def draft(self, turn: Turn, text: str, language: str) -> None:
@@ -208,7 +207,7 @@ class Answers:
     def _take_draft(self, turn: Turn) -> tuple[Reply, asyncio.Task[None]] | None:
         if self._draft is not None:
             text, reply, task = self._draft
-            if reply.turn_id == turn.id and same_words(text, turn.transcript) and not task.done():
+            if reply.turn_id == turn.id and nearly_same_words(text, turn.transcript) and not task.done():
                 self._draft = None
                 self._on_draft("adopted")
                 return reply, task
@@ -247,9 +246,9 @@ class Answers:
     async def _answer(self, turn: Turn, reply: Reply, messages: list[ChatMessage]) -> None:
         with bind(trace_id=turn.trace_id):
             try:
-                if self._reading is not None and not self._reading.done():
-                    # The model's cache of what it reads can be used once it has read it.
-                    await asyncio.wait([self._reading])
+                if self._reading is not None:
+                    # What it has read by now counts.
+                    self._reading.cancel()
                 await reply.run(messages)
             except Exception:  # a bug must not end the session silently
                 log.exception("a reply failed")

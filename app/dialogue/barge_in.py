@@ -80,13 +80,13 @@ class Onset:
     def hear(self, frame: Samples, voiced: bool) -> None:
         """The next frame (16 kHz), and whether it was held for voice."""
         if voiced:
-            self._recent.append((_level(frame), _hums(frame)))
+            self._recent.append((level_db(frame), _hums(frame)))
         else:
             self._recent.clear()
 
     def learn(self, sound: Samples) -> None:
         """`sound` was the person, speaking to us."""
-        level = _level(sound)
+        level = level_db(sound)
         self._usual_db = level if self._usual_db is None else 0.7 * self._usual_db + 0.3 * level
 
     def wants_the_turn(self) -> bool:
@@ -154,7 +154,8 @@ class BargeIn:
         return len(split_words(text)) > 1 or voiced_ms >= _ONE_WORD_MS
 
 
-def _level(sound: Samples) -> float:
+def level_db(sound: Samples) -> float:
+    """Mean level of `sound` in dBFS."""
     return 10 * math.log10(float(np.dot(sound, sound)) / max(1, len(sound)) + 1e-10)
 
 

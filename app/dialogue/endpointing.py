@@ -11,11 +11,13 @@ waits longer (`end_wait_ms`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from app.dialogue.agreement import split_words
 from app.dialogue.config import TurnConfig
 from app.roles import SAMPLE_RATE
 
@@ -125,6 +127,9 @@ class TurnDetector:
         return Signal.ENDED
 
 
+# --- how long to wait ---------------------------------------------------------------------------
+
+# What the words are worth where no language model weighs them: log10 of how likely they are all.
 # Words after which nobody is done, and words after which few are ("than he was" may well be all).
 # Not those that often end a sentence: "turn it on", "I think so", "thank you".
 _GOES_ON = frozenset(
@@ -138,52 +143,76 @@ _MAY_GO_ON = frozenset(
     is are was were would could should
     """.split()
 )
-_FINISHED = re.compile(r"[.?!。？！…]['\"”’)]*$")
+_CLOSED = re.compile(r"[.?!。？！…]['\"”’)]*$")
 _TRAILS_OFF = re.compile(r"(\.\.\.|…|-|—)$")
 _COMMA = re.compile(r"[,，、]$")
 _DICTATED = re.compile(
     r"(\d[\d\s.,-]*|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|oh))[.,]?$", re.I
 )
 
-
-_SURE, _LIKELY, _DOUBTFUL = 0.7, 0.4, 0.15
-
-
+# A logistic fit to 707 pauses in recordings of people, 478 of them in mid-sentence; the recordings of a
+# speaker were left out together to test it. A language model's opinion of the words is most of it
+# (area under the curve 0.89; the voice alone 0.78, both 0.90).
+_BIAS, _WORDS, _VOICE = 1.6, 1.5, 0.65
+_SHORT = 0.7
+"""One or two words, from nowhere, are likelier to be all than a language model thinks."""
+_LEAST = -4.0
 _EAGERNESS = {"low": 1.7, "medium": 1.0, "high": 0.75}
+_SHORTEST, _LONGEST, _STEEP = 0.7, 2.6, 3.0
+"""Waits, of `end_ms`: the shortest outlasts most pauses between two sentences of one turn."""
+_ASKED, _SURELY = 0.5, 1.0
+"""The wait after a question that is surely over: who asks, waits."""
+_DIGITS = 1.6
+"""Between the groups of a number."""
+_BOUNDS_MS = 200.0, 2000.0
 
 
-def end_wait_ms(text: str, config: TurnConfig, over: float | None = None) -> float:
+def end_wait_ms(
+    text: str, config: TurnConfig, over: float | None = None, complete: float | None = None
+) -> float:
     """How long a silence ends the utterance whose words so far are `text`, in ms.
 
-    It is `config.end_ms` scaled by what the words look like, by how much the voice sounded as
-    if it were done (`over`, 0–1, None where nobody listens for that), and by how eager the session
-    is to answer: from 0.4 when words and voice say so to 2.4 after words that visibly go on.
+    It is `config.end_ms` scaled by how much the voice sounded as if it were done (`over`, 0–1), by how
+    likely the words are all that is said (`complete`, 0–1, see `roles.Completeness`), each None where
+    nobody knows, and by how eager the session is to answer: from 0.5, or 0.7 where nothing was asked, to
+    2.6 after words that visibly go on.
     """
     if not config.adaptive:
         return config.end_ms
-    return config.end_ms * _EAGERNESS[config.eagerness] * (_openness(text, over) if text else 1.0)
+    wait = config.end_ms * _EAGERNESS[config.eagerness] * (_openness(text, over, complete) if text else 1.0)
+    least, most = _BOUNDS_MS
+    return min(max(wait, min(least, config.end_ms)), max(most, config.end_ms))
 
 
-def _openness(text: str, over: float | None) -> float:
-    """From 0.4, surely over, to 2.4, surely not."""
+def _openness(text: str, over: float | None, complete: float | None) -> float:
+    """From `_ASKED`, surely over, to `_LONGEST`, surely not."""
+    words = split_words(text)
+    asked = text.endswith(("?", "？"))
+    if len(words) > 2 and not asked and _DICTATED.search(text):
+        return _DIGITS
+    weight = _guess(text) if complete is None else math.log10(max(complete, 10**_LEAST))
+    if complete is not None and len(words) <= 2:
+        weight = min(weight + _SHORT, -0.5)
     if _TRAILS_OFF.search(text):
-        return 2.4
+        weight = min(weight, -3.0)
+    score = _BIAS + _WORDS * weight
+    if over is not None:
+        sure = min(max(over, 0.02), 0.98)
+        score += _VOICE * math.log10(sure / (1 - sure))
+    if asked and score >= _SURELY:
+        return _ASKED
+    return _SHORTEST + (_LONGEST - _SHORTEST) / (1 + math.exp(_STEEP * score))
+
+
+def _guess(text: str) -> float:
+    """log10 of how likely the words are all, by the last one and what the recogniser put behind it."""
     bare = re.sub(r"[^\w'\s-]", "", text.lower()).split()
     asked = text.endswith(("?", "？"))
     last = bare[-1] if bare and not asked else ""
-    sure = over is not None and over >= _SURE
-    if last in _GOES_ON or (last in _MAY_GO_ON and not sure):
-        return 2.4
-    if len(bare) > 2 and _DICTATED.search(text) and not asked:
-        return 1.6
+    if last in _GOES_ON:
+        return _LEAST
+    if last in _MAY_GO_ON:
+        return -2.5
     if _COMMA.search(text):
-        # Recognisers put one at the end of many a whole sentence: the voice knows better.
-        return 1.0 if sure else 2.4
-    finished = bool(_FINISHED.search(text))
-    if over is None:
-        return 0.6 if finished else 1.0
-    if sure:
-        return 0.4 if finished else 0.6
-    if over >= _LIKELY:
-        return 0.6 if finished else 1.0
-    return 1.2 if over >= _DOUBTFUL else 1.6
+        return -1.2
+    return -0.5 if asked else -0.8 if _CLOSED.search(text) else -1.2

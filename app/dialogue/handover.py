@@ -106,7 +106,8 @@ class Mirror:
         """Write until cancelled, or until another process has the session."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _BEAT_S)
+                async with asyncio.timeout(_BEAT_S):
+                    await self._news.wait()
             self._news.clear()
             try:
                 if not await self._write():

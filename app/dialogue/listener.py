@@ -6,13 +6,14 @@ utterances; while a reply is heard, `barge_in` decides what may stop it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from app.audio.buffer import AudioBuffer
 from app.dialogue.answers import Answers
-from app.dialogue.barge_in import BargeIn
+from app.dialogue.barge_in import BargeIn, level_db
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
 from app.dialogue.events import (
@@ -35,6 +36,10 @@ from app.roles import SAMPLE_RATE, RoleSet, Samples, SttOptions
 _PRE_ROLL = int(0.3 * SAMPLE_RATE)
 """Sound before the first speech frame that belongs to the utterance: soft first consonants."""
 _POST_ROLL = int(0.2 * SAMPLE_RATE)
+_ROOM_DB = 35.0
+"""Below the loudest of an utterance by this much nobody speaks."""
+_LOUD_FADES_DB = 0.1
+"""A frame: who leans back is heard after some seconds."""
 _MAX_UTTERANCE = 300 * SAMPLE_RATE
 
 
@@ -75,6 +80,7 @@ class Listener:
         self._utterance: Utterance | None = None
         # From the first reply on, where the microphone may hear it.
         self._own_voice: OwnVoice | None = None
+        self._loud_db = -math.inf
         # When the last sound that held speech arrived: where the turn's clock begins.
         self._last_voice = 0.0
 
@@ -106,7 +112,9 @@ class Listener:
         while self._audio.end - detector.position >= FRAME:
             frame = self._audio.view(detector.position, detector.position + FRAME)
             probability = await self._vad.probability(frame)
-            if self._own_voice is not None and self._own_voice.is_it(frame, detector.position):
+            if (
+                self._own_voice is not None and self._own_voice.is_it(frame, detector.position)
+            ) or self._fades(frame, probability):
                 probability = 0.0
             if self._config.turn.mode == "manual":
                 self._hold(probability)
@@ -124,6 +132,21 @@ class Listener:
                     self._end_speech()
         if self._utterance is None:
             self._audio.drop_before(detector.position - SAMPLE_RATE)
+
+    def _is_not_them(self, frame: Samples, probability: float) -> bool:
+        """Whether what may sound like a voice is our own, or the room."""
+        ours = self._own_voice is not None and self._own_voice.is_it(frame, self._detector.position)
+        return self._fades(frame, probability) or ours
+
+    def _fades(self, frame: Samples, probability: float) -> bool:
+        """Whether this frame of an utterance is so much softer than the rest of it that it is the room
+        that is heard, not the person: the voice detector goes on to hear a voice in its echo."""
+        if self._utterance is None and self._detector.held_ms == 0:
+            self._loud_db = -math.inf
+        level = level_db(frame)
+        if probability >= self._config.turn.threshold:
+            self._loud_db = max(self._loud_db - _LOUD_FADES_DB, level)
+        return level < self._loud_db - _ROOM_DB
 
     def reply_event(self, event: Event) -> None:
         """What the client is told of the reply."""
@@ -170,7 +193,8 @@ class Listener:
             return
         elif signal is Signal.CLOSING:
             self._utterance.closing(self._detector.ended_at)
-            self._spawn(self._speculate(self._utterance))
+            assert self._turn is not None
+            self._spawn(self._speculate(self._turn, self._utterance))
         elif signal is Signal.RESUMED:
             self._utterance.resumed()
             self._answers.drop_draft()
@@ -234,13 +258,14 @@ class Listener:
         self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
         if self.floor.stops(turn, utterance.text, utterance.confidence, self._detector.voiced_ms):
             self._stop_reply()
-        self._answers.read_ahead(utterance.committed)
+        self._answers.read_ahead(utterance.text)
 
-    async def _speculate(self, utterance: Utterance) -> None:
-        """Begin the reply while the closing silence lasts, if the words look finished."""
+    async def _speculate(self, turn: Turn, utterance: Utterance) -> None:
+        """Begin the reply on the quick recogniser's words, if they look finished: in the closing
+        silence, or while the better one still works on what has ended with it."""
         heard = await utterance.preview()
-        turn, config = self._turn, self._config.turn
-        if heard is None or turn is None or utterance is not self._utterance:
+        config = self._config.turn
+        if heard is None or turn.complete or turn.number:
             return
         voiced_ms = self._detector.voiced_ms
         if self.floor.verdict(turn, heard.text, heard.confidence, heard.no_speech, voiced_ms) != "words":

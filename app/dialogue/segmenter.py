@@ -23,13 +23,13 @@ _CLOSERS = "\"'”’)]）】」』"
 _FIRST_MIN = 10
 """Characters (Chinese ones count threefold) that make a first clause worth speaking. A first
 sentence may be shorter: "Yes."."""
-_FIRST_LONG = 22
+_FIRST_LONG = 16
 """Without a comma by now, the first piece ends before the next word of `_JOINTS`: a voice that begins
 half a second sooner is worth more than the melody of one clause."""
 _JOINTS = frozenset(
     """
     that if because and but or when which who while so as since although where whether
-    in on at for from with about after before during through between under over into
+    to in on at for from with about after before during through between under over into
     """.split()
 )
 _MIN = 40

@@ -82,6 +82,8 @@ class Utterance:
         self.confidence = 0.0
         self.over: float | None = None
         """How much the voice sounded as if it were done, when it last fell silent (0–1)."""
+        self.complete: float | None = None
+        """How likely the words were all, when it last fell silent (0–1)."""
         self.passes = 0
         self.partials: list[str] = []
         self._audio = audio
@@ -134,6 +136,16 @@ class Utterance:
             return None
         return replace(heard.result(), text=self._with(heard.result()))
 
+    async def weigh(self, ask: Callable[[str], Awaitable[float | None]], text: str) -> bool:
+        """Have `ask` say how likely `text`, what `preview` gave, is all. False if speech went on
+        before that was known."""
+        final = self._final
+        complete = await ask(text)
+        if final is None or final is not self._final:
+            return False
+        self.complete = complete
+        return True
+
     def _with(self, transcript: Transcript) -> str:
         texts, _ = self._agreement.finish([w.text for w in timed(transcript, 0.0)])
         return join_words([w.text for w in self._done_words] + texts)
@@ -162,7 +174,7 @@ class Utterance:
 
     def resumed(self) -> None:
         """Speech goes on. The pass begun in the pause closes a chunk, if that is long enough."""
-        self.over = None
+        self.over = self.complete = None
         if self._judging is not None:
             self._judging.cancel()
         if self._quick is not None:

@@ -13,6 +13,7 @@ from app.roles.errors import (
     TooLarge,
 )
 from app.roles.protocols import (
+    Completeness,
     EndOfTurn,
     Engine,
     LanguageModel,
@@ -46,6 +47,7 @@ __all__ = [
     "Busy",
     "ChatMessage",
     "ColloquyError",
+    "Completeness",
     "EndOfTurn",
     "Engine",
     "EngineFailed",

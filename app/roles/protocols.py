@@ -97,6 +97,17 @@ class LanguageModel(Engine, Protocol):
         ...
 
 
+class Completeness(Protocol):
+    """Whether what a person has said is likely to be all, by its words. A language model in process can
+    tell: it has them in its cache already."""
+
+    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+        """How likely (0–1) the last message, a person's, ends where it does: the probability that its
+        sentence is closed there, whatever punctuation it has. In the middle of a sentence that is below
+        0.01, at the end of one above 0.1. None if it is not known soon."""
+        ...
+
+
 class TextToSpeech(Engine, Protocol):
     """A voice."""
 
@@ -125,8 +136,8 @@ class TextToSpeech(Engine, Protocol):
 @dataclass(frozen=True, slots=True)
 class RoleSet:
     """The engines or clients that serve a dialogue. `stt_partial` follows the voice and may be
-    the same object as `stt`, which gives the final words. Without `turn`, silence and words alone
-    decide when a turn is over."""
+    the same object as `stt`, which gives the final words. Without `turn` and `completeness`, silence
+    and rules about words decide when a turn is over."""
 
     vad: Vad
     stt: SpeechToText
@@ -134,3 +145,4 @@ class RoleSet:
     llm: LanguageModel
     tts: TextToSpeech
     turn: EndOfTurn | None = None
+    completeness: Completeness | None = None

@@ -106,7 +106,8 @@ class Keeper:
         if (task := self._task) is None:
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.flush(), within)
+            async with asyncio.timeout(within):
+                await self.flush()
         task.cancel()
         await asyncio.wait([task])
         self._task = None
@@ -167,7 +168,8 @@ class Keeper:
             await asyncio.sleep(min(seconds, self._backoff.first))
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._closing.wait()
 
     def _lose(self, turn: TurnRecord) -> None:
         logger.error("a turn was not stored before the end", extra=_ids(turn))

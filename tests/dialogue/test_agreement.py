@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialogue.agreement import Agreement, align, join_words, same_words, split_words
+from app.dialogue.agreement import Agreement, align, join_words, nearly_same_words, split_words
 
 _WORDS = st.lists(st.sampled_from(["a", "b", "c", "d.", "E", "你", "好，"]), max_size=12)
 
@@ -36,8 +36,18 @@ def test_a_firm_number_is_not_said_again_when_the_final_pass_writes_it_in_digits
 
 
 def test_what_two_recognisers_write_differently_is_the_same() -> None:
-    assert same_words("Press one to accept, or two.", "press 1 to accept or 2")
-    assert not same_words("Press one", "Press nine")
+    assert nearly_same_words("Press one to accept, or two.", "press 1 to accept or 2")
+    assert not nearly_same_words("Press one", "Press nine")
+    said = "Which folder should I say this message to?"
+    assert nearly_same_words(said, "Which folder should I say this message too?")
+    for other in (
+        "Which folder should I say this message?",
+        "Which folder should I save his message too?",
+        "Which finger should I say this message to?",
+    ):
+        assert not nearly_same_words(said, other)
+    assert not nearly_same_words("You can leave it in the house", "You can't leave it in the house")
+    assert not nearly_same_words("Wake me up at half past 6", "Wake me up at half past 5")
 
 
 def test_a_firm_word_stays_when_a_later_pass_disagrees() -> None:
