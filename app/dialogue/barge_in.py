@@ -26,7 +26,8 @@ ONSET_MS = 96.0
 """Voice held this long holds the reply."""
 _NOISE_MS = 1200.0
 """Voice without a word for this long is none."""
-_ONE_WORD_MS = 600.0
+_WORDS_MS, _ONE_WORD_MS = 500.0, 700.0
+"""Voice after which words, or a single one, are believed before the utterance is over."""
 _DISTANT_DB = 18.0
 """Below the person's usual level by this much, a voice is somebody else's or far away."""
 _HUM_HZ = 900
@@ -148,10 +149,10 @@ class BargeIn:
 
     def stops(self, turn: Turn, text: str, confidence: float, voiced_ms: float) -> bool:
         """Whether the reply is to stop for a turn that is still being said, heard as `text` so far.
-        One short word may still turn out to be none; the reply is held meanwhile."""
+        The first pass over a nod makes words of it, and the reply is held meanwhile: no hurry."""
         if self.verdict(turn, text, confidence, 0.0, voiced_ms) != "words":
             return False
-        return len(split_words(text)) > 1 or voiced_ms >= _ONE_WORD_MS
+        return voiced_ms >= (_WORDS_MS if len(split_words(text)) > 1 else _ONE_WORD_MS)
 
 
 def level_db(sound: Samples) -> float:
