@@ -214,9 +214,9 @@ def _steps(samples: Samples, scale: int) -> npt.NDArray[np.float32]:
     """The nearest whole steps of 1 / `scale`, as many as there are: sound beyond [-1, 1] is clipped (+1
     is one step more than fits), and NaN is silence."""
     steps: npt.NDArray[np.float32] = samples * np.float32(scale)
-    np.rint(steps, steps)
-    np.maximum(steps, np.float32(-scale), steps)
-    np.minimum(steps, np.float32(scale - 1), steps)
+    np.rint(steps, out=steps)
+    np.maximum(steps, np.float32(-scale), out=steps)
+    np.minimum(steps, np.float32(scale - 1), out=steps)
     if np.isnan(np.add.reduce(steps)):
         np.nan_to_num(steps, copy=False, nan=0.0)
     return steps
