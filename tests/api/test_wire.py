@@ -14,7 +14,7 @@ from serving import make_settings, scripted
 
 from app.api.ears import Ears
 from app.api.messages import AudioChunkIn, SessionSettings, server_message
-from app.api.sessions import configured
+from app.api.opening import configured
 from app.api.wire import Mouth
 from app.audio.codecs import encoder
 from app.dialogue.events import ReplyPaused, ReplyResumed
