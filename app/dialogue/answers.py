@@ -187,6 +187,21 @@ class Answers:
         work = self._roles.llm.prepare(self._prompt(words), Job(self._owner, Urgency.PARTIAL))
         self._reading = self._spawn(work)
 
+    async def completeness(self, words: str) -> float | None:
+        """How likely `words` are all that is said now; None where nobody can tell, and while a reply runs:
+        the model is busy with it."""
+        judge = self._roles.completeness
+        if judge is None or self._reply is not None:
+            return None
+        if self._reading is not None:
+            # What it has read by now counts.
+            self._reading.cancel()
+        try:
+            return await judge.completeness(self._prompt(words), Job(self._owner, Urgency.FINAL))
+        except ColloquyError as error:
+            log.warning("the words were not weighed: %s", error.message)
+            return None
+
     def draft(self, turn: Turn, text: str, language: str) -> None:
         """Begin to answer `text`, which is what `turn` will be if it is over. A turn has only so
         many guesses; while a reply runs there are none."""

@@ -203,7 +203,9 @@ class Listener:
 
     def _end_wait(self) -> float:
         utterance = self._utterance
-        return end_wait_ms(utterance.hypothesis, self._config.turn, utterance.over) if utterance else 0.0
+        if utterance is None:
+            return 0.0
+        return end_wait_ms(utterance.hypothesis, self._config.turn, utterance.over, utterance.complete)
 
     def _begin_speech(self) -> None:
         detector = self._detector
@@ -273,5 +275,9 @@ class Listener:
             return
         if self._answers.state == "speaking":
             self._stop_reply()
-        if end_wait_ms(heard.text, config, utterance.over) <= config.end_ms:
+        if utterance is self._utterance and not await utterance.weigh(self._answers.completeness, heard.text):
+            return
+        if turn.complete or turn.number:
+            return
+        if end_wait_ms(heard.text, config, utterance.over, utterance.complete) <= config.end_ms:
             self._answers.draft(turn, heard.text, heard.language)

@@ -32,7 +32,7 @@ _REUSE = 64
 read anew: what stays of a conversation whose oldest turns were dropped."""
 
 _LIKELIEST = 100
-"""Next tokens whose probability is asked for; the others are no more than 2 % together."""
+"""Next tokens whose probabilities are asked for: all that close a sentence are among them."""
 _CLOSING = " \t\n.,?!;:…—-。，？！；：、"
 _CLOSES = re.compile(r"\s*[.?!…。？！]|\n")
 

@@ -132,6 +132,17 @@ class Remembering:
         self._keep(name, found)
         return found
 
+    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+        asked = repr([(m.role, m.content) for m in messages])
+        name = hashlib.sha256(f"{self.info.name} {self.info.model} {asked}".encode()).hexdigest()
+        if (kept := self._recall(name)) is not None:
+            return float(kept)
+        # Of nobody's: sessions come and go, and their caches with them.
+        found: float | None = await self._engine.completeness(messages, Job("", job.urgency))
+        if found is not None:
+            self._keep(name, found)
+        return found
+
     async def close(self) -> None:
         await self._engine.close()
 
@@ -195,6 +206,7 @@ async def engines(remember: Path | None) -> AsyncIterator[Engines]:
         "stt": "whisper",
         "stt_partial": "moonshine",
         "tts": "piper",
+        "llm": "llama",
     }
     made = {role: await PROVIDERS[role, provider](build) for role, provider in wanted.items()}
     try:
@@ -206,6 +218,7 @@ async def engines(remember: Path | None) -> AsyncIterator[Engines]:
             llm=llm,
             tts=voice,
             turn=Remembering(made["turn"], remember),
+            completeness=Remembering(made["llm"], remember),
         )
         models: dict[str, str] = {role: e.info.model or e.info.name for role, e in made.items()}
         yield Engines(roles, llm, voice, models)

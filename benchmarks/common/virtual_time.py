@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import Context
 from dataclasses import replace
 from typing import Any, TypeVar, TypeVarTuple
@@ -18,6 +18,8 @@ from unittest.mock import patch
 
 from app.roles import (
     AudioChunk,
+    ChatMessage,
+    Completeness,
     EndOfTurn,
     EngineInfo,
     Job,
@@ -36,7 +38,14 @@ from app.roles import (
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-COSTS: Mapping[str, float] = {"vad": 0.001, "partial": 0.06, "turn": 0.09, "stt": 0.25, "tts": 0.15}
+COSTS: Mapping[str, float] = {
+    "vad": 0.001,
+    "partial": 0.06,
+    "turn": 0.09,
+    "words": 0.04,
+    "stt": 0.25,
+    "tts": 0.15,
+}
 """Seconds a call: about what the packaged models take on two quiet cores. `tts` is the first sound
 of a segment; the rest of it is there with it."""
 
@@ -155,6 +164,9 @@ def at_cost(roles: RoleSet, costs: Mapping[str, float] = COSTS) -> RoleSet:
         stt_partial=stt if same else _Stt(roles.stt_partial, costs["partial"]),
         tts=_Tts(roles.tts, costs["tts"]),
         turn=None if roles.turn is None else _Turn(roles.turn, costs["turn"]),
+        completeness=None
+        if roles.completeness is None
+        else _Completeness(roles.completeness, costs["words"]),
     )
 
 
@@ -193,6 +205,14 @@ class _Turn(_Wrapped):
 
     async def probability(self, audio: Samples, job: Job) -> float:
         return await virtual_loop().call(self._cost, self._engine.probability(audio, job))
+
+
+class _Completeness:
+    def __init__(self, judge: Completeness, cost: float) -> None:
+        self._judge, self._cost = judge, cost
+
+    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+        return await virtual_loop().call(self._cost, self._judge.completeness(messages, job))
 
 
 class _Stt(_Wrapped):

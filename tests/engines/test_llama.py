@@ -28,7 +28,22 @@ class Watch:
         self.running = 0
         self._lock = threading.Lock()
 
+    @property
+    def listening_address(self) -> str:
+        return str(self._server.listening_address)
+
     def handle_chat_completions(self, body: dict[str, Any], heard: Callable[[Any], bool]) -> None:
+        self._watch(self._server.handle_chat_completions, body, heard)
+
+    def handle_completions(self, body: dict[str, Any], heard: Callable[[Any], bool]) -> None:
+        self._watch(self._server.handle_completions, body, heard)
+
+    def _watch(
+        self,
+        handle: Callable[[dict[str, Any], Callable[[Any], bool]], None],
+        body: dict[str, Any],
+        heard: Callable[[Any], bool],
+    ) -> None:
         chunks: list[Any] = []
         with self._lock:
             self.requests.append((body, chunks))
@@ -39,7 +54,7 @@ class Watch:
             return heard(chunk)
 
         try:
-            self._server.handle_chat_completions(body, on_chunk)
+            handle(body, on_chunk)
         finally:
             with self._lock:
                 self.running -= 1
@@ -277,3 +292,61 @@ async def test_a_prompt_that_does_not_fit_is_refused(make: Callable[[int], tuple
 def test_no_model_there(tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="no model file"):
         Llama(tmp_path / "none.gguf", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("whole", "parts"),
+    [
+        ("What time is it?", ["What", "What time", "What time is?"]),
+        ("Turn the lights off in the kitchen.", ["Turn the.", "Turn the lights off in the.", "Turn."]),
+        ("I would like a table for two people.", ["I would like to.", "I would like a table for,"]),
+        ("请问最近的地铁站在哪里？", ["请问最近的。", "请问最近的地铁站在"]),
+    ],
+)
+async def test_it_can_tell_whether_words_are_all(
+    make: Callable[[int], tuple[Llama, Watch]], whole: str, parts: list[str]
+) -> None:
+    llama, _ = make(1)
+    likely = await llama.completeness(asking(whole), Job("ann"))
+    assert likely is not None and 0.04 < likely <= 1
+    for part in parts:
+        less = await llama.completeness(asking(part), Job("ann"))
+        assert less is not None and less < likely / 5, part
+
+
+async def test_punctuation_has_no_say_in_whether_words_are_all(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, _ = make(1)
+    found = [
+        await llama.completeness(asking(f"I need milk and{end}"), Job("ann")) for end in ("", ".", "?", " …")
+    ]
+    assert found[0] is not None and found == pytest.approx([found[0]] * 4, rel=0.2, abs=1e-4)
+    assert await llama.completeness(asking("..."), Job("ann")) is None
+
+
+async def test_asking_whether_words_are_all_reads_only_what_is_new(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(2)
+    before = [long("my uncle", 3), "I see.", "What did he write in the last"]
+    await llama.prepare(asking(*before), Job("ann"))
+    said = [*before[:-1], f"{before[-1]} letter?"]
+    assert await llama.completeness(asking(*said), Job("ann")) is not None
+    assert {body["id_slot"] for body, _ in watch.requests} == {watch.requests[0][0]["id_slot"]}
+    cached, read = watch.counts()
+    assert cached > 60 and read <= 4, (cached, read)
+    # Nor does it cost the reply anything.
+    await answer(llama, asking(*said), "ann", 1)
+    cached, read = watch.counts()
+    assert cached > 60 and read < 12, (cached, read)
+
+
+async def test_whether_words_are_all_is_not_known_while_everybody_is_answered(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(1)
+    reply = asyncio.create_task(answer(llama, asking("Tell me a story."), "ann", 40))
+    await begun(watch, 1, 1)
+    assert await llama.completeness(asking("What time is it?"), Job("bob")) is None
+    await reply
