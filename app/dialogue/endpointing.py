@@ -191,7 +191,7 @@ def _openness(text: str, over: float | None, complete: float | None) -> float:
         return _DIGITS
     weight = _guess(text) if complete is None else math.log10(max(complete, 10**_LEAST))
     if complete is not None and len(words) <= 2:
-        weight = min(weight + _SHORT, -0.5)
+        weight = min(max(weight + _SHORT, _guess(text) - _SHORT / 2), -0.5)
     if _TRAILS_OFF.search(text):
         weight = min(weight, -3.0)
     score = _BIAS + _WORDS * weight
