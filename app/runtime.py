@@ -290,7 +290,7 @@ class Runtime:
             llm=engines["llm"],
             tts=engines["tts"],
             turn=engines.get("turn"),
-            completeness=self._engines["llm"] if chosen(self.settings)["llm"] == "llama" else None,
+            completeness=self._engines["llm"] if hasattr(self._engines["llm"], "completeness") else None,
         )
 
     async def close(self) -> None:
