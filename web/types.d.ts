@@ -20,7 +20,7 @@ export interface SessionSettings {
   speed?: number;
   audio_in?: { codec: string; sample_rate: number };
   audio_out?: { codec: string; sample_rate: number; binary: boolean };
-  turn_detection?: { mode?: "auto" | "manual"; end_ms?: number; eagerness?: "low" | "medium" | "high" };
+  turn_detection?: { mode?: "auto" | "manual"; end_ms?: number; eagerness?: "low" | "medium" | "high"; echo?: boolean };
 }
 
 export interface SessionCreated {

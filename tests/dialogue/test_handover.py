@@ -224,6 +224,7 @@ async def test_the_conversation_goes_on_while_redis_is_away(tmp_path: Path) -> N
         await world.end()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead close nothing
 @pytest.mark.parametrize("seed", range(6))
 async def test_dying_at_any_moment_loses_nothing(world: World, seed: int) -> None:
     """Two spoken turns, cut at random moments; the client sends again what is not acknowledged."""
