@@ -58,6 +58,9 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
+        # asyncio asks for this only on sockets that name their protocol, which these do not. Connections
+        # inherit it; without it each piece of a reply waits for the client to acknowledge the one before.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # Else the kernel keeps what it could not deliver to a peer that reads no more, for good.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)

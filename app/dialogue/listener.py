@@ -143,6 +143,8 @@ class Listener:
         that is heard, not the person: the voice detector goes on to hear a voice in its echo."""
         if self._utterance is None and self._detector.held_ms == 0:
             self._loud_db = -math.inf
+            if probability < self._config.turn.threshold:
+                return False
         level = level_db(frame)
         if probability >= self._config.turn.threshold:
             self._loud_db = max(self._loud_db - _LOUD_FADES_DB, level)

@@ -102,6 +102,7 @@ class Utterance:
         self._final: asyncio.Task[Transcript] | None = None
         self._quick: asyncio.Task[Transcript] | None = None
         self._judging: asyncio.Task[None] | None = None
+        self._guess: tuple[Transcript, str] | None = None
         self._final_end = 0
         self._closing_chunk: asyncio.Task[None] | None = None
 
@@ -121,7 +122,12 @@ class Utterance:
         if self._final is not None:
             for heard in (self._final, self._quick):
                 if heard is not None and heard.done() and not heard.cancelled() and not heard.exception():
-                    return self._with(heard.result())
+                    transcript = heard.result()
+                    # Asked with every frame of the silence, in which it does not change: nothing else is
+                    # heard until the voice goes on.
+                    if self._guess is None or self._guess[0] is not transcript:
+                        self._guess = transcript, self._with(transcript)
+                    return self._guess[1]
         return self.text
 
     async def preview(self) -> Transcript | None:
