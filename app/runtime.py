@@ -223,13 +223,7 @@ class Runtime:
         assert self._workers is not None
         try:
             build = Build(self.settings, self._workers, self.metrics, fetch)
-            try:
-                engine = await PROVIDERS[role, provider](build)
-            except RuntimeError as error:
-                # Two threads that import packages which need each other: Python refuses one of them.
-                if "deadlock detected" not in str(error):
-                    raise
-                engine = await PROVIDERS[role, provider](build)
+            engine = await PROVIDERS[role, provider](build)
         except ImportError as error:
             failure: ColloquyError = Misconfigured(
                 f"{role} provider {provider} needs a package that is not installed ({error.name}): "

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import runtime
+from app.cli.server import config, listen
 from app.main import create_app
 from app.settings import Settings
 
@@ -68,13 +69,10 @@ def running(
     """Serve on a free port of loopback, on a thread of its own, as `colloquy serve` does. `send_buffer`
     is how many bytes the kernel keeps for a reader, if not its own choice (megabytes)."""
     app = app or create_app(settings)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     if send_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    config = uvicorn.Config(
-        app, log_config=None, ws="websockets-sansio", ws_max_size=1 << 24, timeout_graceful_shutdown=10
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -64,6 +64,11 @@ class Size:
     mb: float
 
 
+def ours() -> list[object]:
+    """What there is of sessions in this process."""
+    return [o for o in gc.get_objects() if isinstance(o, Session | Connection | Reply | Utterance)]
+
+
 def size(server: Server) -> Size:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -72,7 +77,7 @@ def size(server: Server) -> Size:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Size(
         Counter(t.get_coro().__qualname__ for t in tasks),  # type: ignore[union-attr]
-        sum(isinstance(o, Session | Connection | Reply | Utterance) for o in gc.get_objects()),
+        len(ours()),
         threading.active_count(),
         len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a path object for each would be work of our own
         pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
@@ -137,6 +142,8 @@ async def wave(server: Server, first: int, sound: np.ndarray[Any, Any]) -> None:
 
 
 async def test_nothing_is_left_of_sessions_and_interruptions(server: Server) -> None:
+    gc.collect()
+    assert not ours(), f"left by other tests: {[(o, gc.get_referrers(o)) for o in ours()]}"
     sound = question()
     sizes: list[Size] = []
     for first in range(0, SESSIONS, WAVE):
@@ -155,7 +162,7 @@ async def test_nothing_is_left_of_sessions_and_interruptions(server: Server) -> 
     assert min(by_reason.values()) > INTERRUPTIONS / 4
     # Timers of the last replies still know them: three seconds at most.
     while (last := size(server)).objects:
-        assert time.monotonic() - ended < 10, "sessions, replies or utterances are kept"
+        assert time.monotonic() - ended < 10, f"kept: {[(o, gc.get_referrers(o)) for o in ours()]}"
         await asyncio.sleep(0.5)
     warm = sizes[1]
     assert last.tasks == warm.tasks

@@ -122,6 +122,11 @@ class EchoJudge:
         self._mic = np.concatenate([self._mic[FRAME:], frame])
         self._frames += 1
         delay = self._delay
+        if not self._mic.any():
+            # A device that cuts its own echo sends nothing at all.
+            self._quiet += delay.samples is None
+            self._evidence = max(self._evidence - _USUAL_DB, 0.0)
+            return 0.0
         if self._frames % delay.every == 0 and delay.search(self._mic, self._played, end):
             self._path = _Path()
         heard = _energies(self._mic[-FRAME - _HOP :]).sum(axis=0)

@@ -49,6 +49,8 @@ def config(app: FastAPI, *, access_log: bool = False) -> uvicorn.Config:
         ws_max_size=16 << 20,
         ws_ping_interval=20,
         ws_ping_timeout=20,
+        # Sound is compressed already, and what is left is not worth the time of everybody's loop.
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
 

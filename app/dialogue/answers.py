@@ -15,7 +15,7 @@ from typing import Any, Literal
 from app.dialogue.agreement import nearly_same_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.events import Event, Interrupted, Reason, ReplyPaused, ReplyResumed
-from app.dialogue.history import History
+from app.dialogue.history import Entry, History
 from app.dialogue.reply import NOTHING_SAID, Reply, Said
 from app.dialogue.turn import Turn
 from app.observability.clock import Stage
@@ -90,9 +90,9 @@ class Answers:
         self._reply = (turn, reply, self._spawn(self._answer(turn, reply, messages)))
         reply.adopt()
 
-    def take_over(self, history: Sequence[ChatMessage], turns: int) -> None:
+    def take_over(self, history: Sequence[Entry], turns: int) -> None:
         """Go on with a conversation of `turns` turns."""
-        self.history = History(list(history))
+        self.history = History(history)
         self._turns = turns
 
     @property
@@ -110,7 +110,7 @@ class Answers:
         self._turns += 1
         turn.number = self._turns
         if turn.transcript:
-            self.history.user(turn.transcript)
+            self.history.user(turn.transcript, turn.id)
 
     def interrupt(self, reason: Reason) -> None:
         """Stop the reply, if one is running: its client is told at once, history keeps what was

@@ -100,7 +100,7 @@ async def write_reply(
     """The language model's whole answer to `messages`."""
     options = LlmOptions(config.max_reply_tokens, config.temperature)
     pieces = [p async for p in roles.llm.reply(messages, options, Job(owner, Urgency.SPEECH))]
-    return "".join(pieces).strip()
+    return "".join(p for p in pieces if isinstance(p, str)).strip()
 
 
 async def speak(roles: RoleSet, text: str, options: SpeechOptions, owner: str) -> AsyncIterator[AudioChunk]:

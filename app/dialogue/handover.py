@@ -21,8 +21,9 @@ import numpy as np
 
 from app.dialogue import events as e
 from app.dialogue.agreement import split_words
+from app.dialogue.history import Entry, from_json
 from app.dialogue.reply import Said
-from app.roles import ChatMessage, ColloquyError, Samples, Word
+from app.roles import ColloquyError, Samples, Word
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _MAX_WAITING_BYTES = 16 << 20
 _BEAT_S = 5.0
 """A session in which nothing happens says this often that it lives."""
 
-Entry = tuple[int, bytes]
+Written = tuple[int, bytes]
 
 
 class Store(Protocol):
@@ -41,8 +42,8 @@ class Store(Protocol):
     async def append(
         self,
         session_id: str,
-        events: Sequence[Entry] = (),
-        sound: Sequence[Entry] = (),
+        events: Sequence[Written] = (),
+        sound: Sequence[Written] = (),
         *,
         drop_events: int = 0,
         drop_sound: int = 0,
@@ -70,8 +71,8 @@ class Mirror:
         self._id, self._store = session_id, store
         self._state, self._first_event, self._first_sound = state, first_event, first_sound
         self._on_written, self._on_lost = on_written, on_lost
-        self._events: list[Entry] = []
-        self._sound: list[Entry] = []
+        self._events: list[Written] = []
+        self._sound: list[Written] = []
         # Numbers of the events, and (begin, end) of the pieces of sound, that are in the store.
         self._stored_events: list[int] = []
         self._stored_sound: list[tuple[int, int]] = []
@@ -157,7 +158,7 @@ class Mirror:
             self._done(events, sound)
         return held
 
-    def _done(self, events: Sequence[Entry], sound: Sequence[Entry]) -> None:
+    def _done(self, events: Sequence[Written], sound: Sequence[Written]) -> None:
         if sound:
             self.sound_to = sound[-1][0] + len(sound[-1][1]) // 2
         if events:
@@ -178,7 +179,7 @@ class Restored:
 
     events: tuple[tuple[int, e.Event], ...]
     sound: tuple[tuple[int, Samples], ...]
-    history: tuple[ChatMessage, ...] = ()
+    history: tuple[Entry, ...] = ()
     turns: int = 0
     listen_from: int = 0
     """Sample from which on the sound is to be heard again."""
@@ -189,7 +190,7 @@ class Restored:
     answering: dict[str, Any] | None = None
     """The turn that was being answered."""
     state: dict[str, Any] = field(default_factory=dict)
-    stored: tuple[tuple[Entry, ...], tuple[Entry, ...]] = field(default=((), ()), repr=False)
+    stored: tuple[tuple[Written, ...], tuple[Written, ...]] = field(default=((), ()), repr=False)
 
     @property
     def told(self) -> frozenset[tuple[type, str]]:
@@ -229,12 +230,12 @@ class Restored:
         return Said(text, tuple(segments), sent_ms, written)
 
 
-def restored(state: dict[str, Any], events: Sequence[Entry], sound: Sequence[Entry]) -> Restored:
+def restored(state: dict[str, Any], events: Sequence[Written], sound: Sequence[Written]) -> Restored:
     """What was written down (by `Session.state_to_keep` and `Mirror`), as values."""
     return Restored(
         events=tuple((seq, unpack(data)) for seq, data in events),
         sound=tuple((at, heard(data)) for at, data in sound),
-        history=tuple(ChatMessage(role, text) for role, text in state.get("history", ())),
+        history=tuple(from_json(state.get("history", ()))),
         turns=state.get("turns", 0),
         listen_from=state.get("listen_from", 0),
         hearing=tuple(state.get("hearing", ())),

@@ -228,6 +228,8 @@ class Reply:
         stream = self._roles.llm.reply(messages, options, Job(self._owner, Urgency.SPEECH))
         try:
             async for piece in stream:
+                if not isinstance(piece, str):
+                    continue
                 if not self.text:
                     piece = piece.lstrip()
                     if not piece:
@@ -250,12 +252,13 @@ class Reply:
         options = SpeechOptions(self._config.voice, self._language, self._config.speed)
         job = Job(self._owner, Urgency.SPEECH)
         # The last segment that was spoken is made anew, and what was sent of it skipped.
-        made_ms = self._said.segments[-1][1] if self._said.segments else 0.0
-        skip_ms = self.sent_ms - made_ms
+        again = bool(self._said.segments)
+        made_ms = self._said.segments[-1][1] if again else 0.0
+        skip_ms = self._said.sent_ms - made_ms
         while (text := await self._to_speak.get()) is not None:
             if self.speech_failure is not None:
                 continue
-            segment = _Segment(text, made_ms, made_ms, told=skip_ms > 0)
+            segment = _Segment(text, made_ms, made_ms, told=again)
             self._segments_made.append(segment)
             stream = self._roles.tts.speak(text, options, job)
             try:
@@ -277,6 +280,9 @@ class Reply:
             finally:
                 await stream.aclose()
             segment.whole = True
+            if again:
+                # Voices do not say a thing twice alike: it may be shorter than what was sent of it.
+                again, skip_ms, made_ms = False, 0.0, max(made_ms, self._said.sent_ms)
         await self._to_play.put(None)
 
     async def _play(self) -> None:

@@ -35,7 +35,7 @@ from app.dialogue.events import (
 )
 from app.dialogue.guards import doubtful
 from app.dialogue.handover import Mirror, Restored, Store
-from app.dialogue.history import History
+from app.dialogue.history import History, to_json
 from app.dialogue.listener import Listener
 from app.dialogue.outbox import Outbox
 from app.dialogue.turn import Turn
@@ -52,11 +52,7 @@ from app.roles import (
 
 log = logging.getLogger(__name__)
 
-_PRE_ROLL = int(0.3 * SAMPLE_RATE)
-"""Sound before the first speech frame that belongs to the utterance: soft first consonants."""
-_POST_ROLL = int(0.2 * SAMPLE_RATE)
 _INBOX_S = 60.0
-_MAX_UTTERANCE = 300 * SAMPLE_RATE
 _LAST_WORDS_S = 15.0
 _RETRY_S = 5.0
 _DROPPED = {
@@ -408,7 +404,7 @@ class Session:
         if self._answers is None or self._listener is None:
             return {**(self._restored.state if self._restored else {}), "at_door": self.at_door}
         state: dict[str, Any] = {
-            "history": [[m.role, m.content] for m in self.history.messages],
+            "history": to_json(self.history.entries),
             "turns": self._answers.turns,
             "listen_from": self._calm_to(),
             "typed": [[t.transcript, t.stream_text] for t in self._typed.values()],

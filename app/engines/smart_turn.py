@@ -23,6 +23,9 @@ class SmartTurn:
 
     def __init__(self, model_dir: Path, workers: Workers, *, threads: int) -> None:
         """Loads the model: blocking, about 0.2 s."""
+        # The package first: its part alone takes the two import locks in the other order than a thread
+        # that imports the package, and Python then refuses one of the two ("deadlock detected").
+        import faster_whisper  # noqa: F401
         from faster_whisper.feature_extractor import FeatureExtractor
 
         self._session = OrtSession(model_dir / "smart-turn-v3.2-cpu.onnx", threads)

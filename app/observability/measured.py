@@ -14,6 +14,7 @@ from app.roles import (
     Job,
     LanguageModel,
     LlmOptions,
+    LlmPiece,
     Samples,
     SpeechOptions,
     SpeechToText,
@@ -75,7 +76,7 @@ class MeasuredLlm:
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[LlmPiece, None]:
         """See `LanguageModel`. A piece of text counts as a token, which it is for most models."""
         waiting = self._metrics.llm_request_queue_length
         began = time.monotonic()

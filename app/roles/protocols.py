@@ -18,6 +18,7 @@ from app.roles.types import (
     EngineInfo,
     Job,
     LlmOptions,
+    LlmPiece,
     Samples,
     SpeechOptions,
     SttOptions,
@@ -92,8 +93,9 @@ class LanguageModel(Engine, Protocol):
 
     def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
-    ) -> AsyncGenerator[str, None]:
-        """The reply to `messages`, piece by piece. Closing the generator stops the work."""
+    ) -> AsyncGenerator[LlmPiece, None]:
+        """The reply to `messages`, piece by piece. Closing the generator stops the work. What the engine
+        cannot do of what `options` ask for is `BadInput`."""
         ...
 
 

@@ -7,9 +7,10 @@ Times are seconds, unless a name ends in `_ms`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -99,19 +100,77 @@ class SttOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One message of a chat history."""
+class Tool:
+    """A function that a language model may ask to be called. `parameters` is a JSON Schema."""
 
-    role: Literal["system", "user", "assistant"]
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A language model asks for `name` to be called. `arguments` is JSON text, as the model wrote it:
+    small models write what is no JSON, too."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a chat history. `tool_calls` are an assistant's; a message of the role "tool" is the
+    result of the call `tool_call_id`."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LlmOptions:
-    """`max_tokens` of the reply; `temperature` 0–2."""
+    """`max_tokens` of the reply; `temperature` 0–2; `top_p` 0–1.
+
+    `tool_choice` is "auto", "none", "required", or the name of the one tool to be called. `json_schema`
+    makes the reply JSON: a JSON Schema, or `{}` for any object. `stop` ends the reply where the model
+    writes one of these. `seed` makes it repeatable where the engine can.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.7
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    json_schema: Mapping[str, Any] | None = None
+    stop: tuple[str, ...] = ()
+    top_p: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """The next piece of the `index`-th tool call of a reply; `id` and `name` come with its first piece,
+    `arguments` in as many as the engine makes of them."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmEnd:
+    """The last a language model says of a reply: why it ended, and what it cost in tokens (0 where
+    the engine does not count)."""
+
+    reason: Literal["stop", "length", "tool_calls"]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+LlmPiece = str | ToolCallPiece | LlmEnd
+"""What comes of a reply: text, and where tools were offered their calls; `LlmEnd` at most once, last."""
 
 
 @dataclass(frozen=True, slots=True)
