@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             checking.cancel()
             await asyncio.wait([checking])
+            gc.unfreeze()
             # Sessions first: they still hand their last turns to the keeper.
             await context.sessions.close()
             if shared is not None:
@@ -122,6 +124,9 @@ async def _check(context: Context) -> None:
     """Once all models are there, see that they work together."""
     try:
         roles = await context.runtime.roles()
+        # What was loaded stays. Looking through it for garbage would hold up everybody for 0.1 s each time.
+        gc.collect()
+        gc.freeze()
         config = context.default_config()
         result = await self_check(roles, config.language)
         await roles.llm.prepare([ChatMessage("system", config.instructions)], Job("self-check"))

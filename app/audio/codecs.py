@@ -67,9 +67,9 @@ class Decoder:
 def decoder(codec: str, sample_rate: int) -> Decoder:
     """A decoder for packets of `codec` at `sample_rate` Hz.
 
-    `pcm16` is signed 16-bit little-endian, `pcm8` unsigned 8-bit, `mulaw` G.711 μ-law, `opus`
-    one raw packet at a time, of any length and channels that Opus allows. An Opus packet can be
-    decoded at any of its rates, whatever the encoder was given: it is decoded straight to 16 kHz.
+    `pcm16` is signed 16-bit little-endian, `pcm8` unsigned 8-bit, `mulaw` and `alaw` the two of
+    G.711, `opus` one raw packet at a time, of any length and channels that Opus allows. An Opus packet
+    can be decoded at any of its rates, whatever the encoder was given: it is decoded straight to 16 kHz.
 
     Raises:
         BadInput: no such codec, or not at this rate.
@@ -77,7 +77,8 @@ def decoder(codec: str, sample_rate: int) -> Decoder:
     _check(codec, sample_rate)
     if codec == "opus":
         return Decoder(_opus_unpacker(), SAMPLE_RATE, bounded=False)
-    return Decoder({"pcm16": unpack_pcm16, "pcm8": _unpack_pcm8, "mulaw": _unpack_mulaw}[codec], sample_rate)
+    unpack = {"pcm16": unpack_pcm16, "pcm8": _unpack_pcm8, "mulaw": unpack_mulaw, "alaw": unpack_alaw}
+    return Decoder(unpack[codec], sample_rate)
 
 
 def unpack_pcm16(data: bytes) -> Samples:
@@ -94,8 +95,14 @@ def _unpack_pcm8(data: bytes) -> Samples:
     return (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
 
 
-def _unpack_mulaw(data: bytes) -> Samples:
+def unpack_mulaw(data: bytes) -> Samples:
+    """G.711 μ-law `data` as float32[n]."""
     return _MULAW_DECODED[np.frombuffer(data, np.uint8)]
+
+
+def unpack_alaw(data: bytes) -> Samples:
+    """G.711 A-law `data` as float32[n]."""
+    return _ALAW_DECODED[np.frombuffer(data, np.uint8)]
 
 
 def _opus_unpacker() -> Unpack:
@@ -180,8 +187,8 @@ class Encoder:
 def encoder(codec: str, source_rate: int, sample_rate: int) -> Encoder:
     """An encoder of sound at `source_rate` Hz (any) to packets of `codec` at `sample_rate` Hz.
 
-    `pcm16`, `pcm8` and `mulaw` answer every piece with at most one packet; `opus` makes packets
-    of 20 ms and keeps the remainder.
+    `pcm16`, `pcm8`, `mulaw` and `alaw` answer every piece with at most one packet; `opus` makes
+    packets of 20 ms and keeps the remainder.
 
     Raises:
         BadInput: no such codec, or not at this rate.
@@ -191,9 +198,8 @@ def encoder(codec: str, source_rate: int, sample_rate: int) -> Encoder:
         pack, lookahead = _opus_packer(sample_rate)
         frame = sample_rate * OPUS_FRAME_MS // 1000
         return Encoder(pack, source_rate, sample_rate, frame=frame, lookahead=lookahead)
-    return Encoder(
-        {"pcm16": pack_pcm16, "pcm8": _pack_pcm8, "mulaw": _pack_mulaw}[codec], source_rate, sample_rate
-    )
+    pack = {"pcm16": pack_pcm16, "pcm8": _pack_pcm8, "mulaw": _pack_mulaw, "alaw": _pack_alaw}[codec]
+    return Encoder(pack, source_rate, sample_rate)
 
 
 def pack_pcm16(samples: Samples) -> bytes:
@@ -208,6 +214,10 @@ def _pack_pcm8(samples: Samples) -> bytes:
 
 def _pack_mulaw(samples: Samples) -> bytes:
     return _MULAW_ENCODED[_steps(samples, 32768).astype(np.int32) + 32768].tobytes()
+
+
+def _pack_alaw(samples: Samples) -> bytes:
+    return _ALAW_ENCODED[_steps(samples, 32768).astype(np.int32) + 32768].tobytes()
 
 
 def _steps(samples: Samples, scale: int) -> npt.NDArray[np.float32]:
@@ -240,8 +250,8 @@ def _opus_packer(sample_rate: int) -> tuple[Pack, int]:
 
 
 def _check(codec: str, sample_rate: int) -> None:
-    if codec not in ("pcm16", "pcm8", "mulaw", "opus"):
-        raise BadInput(f"No codec {codec!r}; use pcm16, pcm8, mulaw or opus.", field="codec")
+    if codec not in ("pcm16", "pcm8", "mulaw", "alaw", "opus"):
+        raise BadInput(f"No codec {codec!r}; use pcm16, pcm8, mulaw, alaw or opus.", field="codec")
     rates = OPUS_RATES if codec == "opus" else RATES
     if sample_rate not in rates:
         listed = ", ".join(map(str, rates))
@@ -272,5 +282,31 @@ def _mulaw_encoded() -> npt.NDArray[np.uint8]:
     return inverted
 
 
+# G.711 A-law: sign (1 is positive), three bits of exponent, four of mantissa, every second bit inverted.
+# The first two of its eight segments have the same step, 16 on a scale of 16 bits.
+_ALAW_INVERTED = np.uint8(0x55)
+
+
+def _alaw_decoded() -> Samples:
+    """float32[256]: what each byte stands for, the middle of its step."""
+    code = np.arange(256, dtype=np.uint8) ^ _ALAW_INVERTED
+    exponent = (code >> 4 & 7).astype(np.int32)
+    magnitude = ((code & 15).astype(np.int32) << 4) + 8
+    magnitude = np.where(exponent > 0, magnitude + 256 << np.maximum(exponent - 1, 0), magnitude)
+    return np.where(code & 128, magnitude, -magnitude).astype(np.float32) / np.float32(32768)
+
+
+def _alaw_encoded() -> npt.NDArray[np.uint8]:
+    """uint8[65536]: the byte for each 16-bit value, from -32768 up."""
+    linear = np.arange(-32768, 32768, dtype=np.int32)
+    magnitude = np.where(linear < 0, ~linear, linear)
+    exponent = np.maximum(np.frexp(magnitude.astype(np.float64))[1] - 8, 0)
+    code = np.where(linear < 0, 0, 128) | exponent << 4 | (magnitude >> np.maximum(exponent, 1) + 3 & 15)
+    inverted: npt.NDArray[np.uint8] = code.astype(np.uint8) ^ _ALAW_INVERTED
+    return inverted
+
+
 _MULAW_DECODED = _mulaw_decoded()
 _MULAW_ENCODED = _mulaw_encoded()
+_ALAW_DECODED = _alaw_decoded()
+_ALAW_ENCODED = _alaw_encoded()

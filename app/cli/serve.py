@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -64,9 +63,6 @@ async def _announce(server: _Server, app: FastAPI, url: str, open_page: bool) ->
         await asyncio.sleep(0.05)
     runtime = app.state.context.runtime
     failed = await show_loading(runtime, Console(stderr=True, highlight=False))
-    # What was loaded stays. Looking through it for garbage would hold up everybody for 0.1 s each time.
-    gc.collect()
-    gc.freeze()
     console = Console(soft_wrap=True, highlight=False)
     for sentence in failed:
         console.print(Text(f"Not ready: {sentence}", "red"))

@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from app.engines.workers import Workers
-from app.roles import SAMPLE_RATE, EngineFailed, EngineInfo, Job, Samples, SttOptions, Transcript, Word
+from app.roles import (
+    SAMPLE_RATE,
+    BadInput,
+    EngineFailed,
+    EngineInfo,
+    Job,
+    Samples,
+    SttOptions,
+    Transcript,
+    Word,
+)
 
 _MIN_SAMPLES = SAMPLE_RATE // 10
 _WINDOW = 30 * SAMPLE_RATE
@@ -82,7 +92,16 @@ class Whisper:
         """Nothing is held beyond memory."""
 
     async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
-        """See `SpeechToText`. `language` None detects (multilingual models)."""
+        """See `SpeechToText`. `language` None detects, `translate` translates (multilingual models)."""
+        if options.translate and not self._model.model.is_multilingual:
+            raise BadInput(
+                f"{self._name} hears English only and cannot translate: start the server with "
+                "STT_MODEL_NAME=whisper-base, or LANGUAGE=auto",
+                field="model",
+            )
+        if options.language is not None and options.language not in self._model.supported_languages:
+            known = ", ".join(self._model.supported_languages)
+            raise BadInput(f"{self._name} hears these languages: {known}", field="language")
         if len(audio) < _MIN_SAMPLES:
             return Transcript("", confidence=0.0, no_speech=1.0)
         return await self._workers.run(job, self._transcribe, audio, options)
@@ -114,7 +133,8 @@ class Whisper:
         encoded = model.encode(pad_or_trim(features, window))
         multilingual = model.model.is_multilingual
         language = (options.language if multilingual else "en") or self._detect(encoded)
-        tokenizer = Tokenizer(model.hf_tokenizer, multilingual, task="transcribe", language=language)
+        task = "translate" if options.translate else "transcribe"
+        tokenizer = Tokenizer(model.hf_tokenizer, multilingual, task=task, language=language)
         prompt = model.get_prompt(
             tokenizer,
             tokenizer.encode(" " + options.prompt.strip()) if options.prompt else [],

@@ -90,13 +90,15 @@ class SttOptions:
 
     `language`: ISO 639-1 code, or None to detect. `vocabulary`: words and names to favour.
     `prompt`: text said just before, as context. `word_times`: whether words with times are
-    needed (they can cost extra).
+    needed (they can cost extra). `translate`: write in English what is said in another language;
+    `BadInput` from engines that cannot.
     """
 
     language: str | None = "en"
     vocabulary: tuple[str, ...] = ()
     prompt: str = ""
     word_times: bool = True
+    translate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

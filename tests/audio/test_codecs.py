@@ -13,7 +13,7 @@ from app.audio.codecs import OPUS_RATES, RATES, decoder, encoder
 from app.roles import BadAudio, BadInput
 
 EVERY_INT16 = np.arange(-32768, 32768, dtype="<i2")
-SAMPLE_BYTES = {"pcm16": 2, "pcm8": 1, "mulaw": 1}
+SAMPLE_BYTES = {"pcm16": 2, "pcm8": 1, "mulaw": 1, "alaw": 1}
 
 
 def decoded(codec, rate, packets):
@@ -30,9 +30,9 @@ def joined(chunks):
     return b"".join(chunk.data for chunk in chunks)
 
 
-def ffmpeg_mulaw(data):
-    """`data` through FFmpeg's own mu-law: int16 values to bytes, or bytes to int16 values."""
-    context = av.CodecContext.create("pcm_mulaw", "w" if isinstance(data, np.ndarray) else "r")
+def ffmpeg_g711(law, data):
+    """`data` through FFmpeg's own "mulaw" or "alaw": int16 values to bytes, or bytes to int16 values."""
+    context = av.CodecContext.create(f"pcm_{law}", "w" if isinstance(data, np.ndarray) else "r")
     context.sample_rate = 8000
     context.layout = "mono"
     if isinstance(data, bytes):
@@ -64,14 +64,14 @@ def test_every_pcm8_value_survives_both_ways():
 def test_mulaw_decodes_as_ffmpeg_does():
     every = bytes(range(256))
     ours = decoded("mulaw", 16000, [every])
-    assert np.array_equal(ours * 32768, ffmpeg_mulaw(every))
+    assert np.array_equal(ours * 32768, ffmpeg_g711("mulaw", every))
     # There are two codes for zero; every other comes back.
     assert joined(encoded("mulaw", 16000, 16000, [ours])) == every.replace(b"\x7f", b"\xff")
 
 
 def test_mulaw_encodes_as_g711_says():
     ours = np.frombuffer(joined(encoded("mulaw", 16000, 16000, [EVERY_INT16 / np.float32(32768)])), np.uint8)
-    theirs = np.frombuffer(ffmpeg_mulaw(EVERY_INT16), np.uint8)
+    theirs = np.frombuffer(ffmpeg_g711("mulaw", EVERY_INT16), np.uint8)
     # FFmpeg rounds to the nearest step, G.711 has decision values of its own: neighbours at most.
     assert np.mean(ours == theirs) > 0.98
     assert np.abs(ours.astype(int) - theirs).max() == 1
@@ -82,11 +82,33 @@ def test_mulaw_encodes_as_g711_says():
         assert ours[first - 1] == 255 - 16 * segment + 1
 
 
+def test_alaw_decodes_as_ffmpeg_does():
+    every = bytes(range(256))
+    ours = decoded("alaw", 16000, [every])
+    assert np.array_equal(ours * 32768, ffmpeg_g711("alaw", every))
+    assert joined(encoded("alaw", 16000, 16000, [ours])) == every
+
+
+def test_alaw_encodes_as_g711_says():
+    ours = np.frombuffer(joined(encoded("alaw", 16000, 16000, [EVERY_INT16 / np.float32(32768)])), np.uint8)
+    theirs = np.frombuffer(ffmpeg_g711("alaw", EVERY_INT16), np.uint8)
+    # FFmpeg rounds to the nearest step where G.711 has decision values: they differ at most there, by one.
+    assert np.mean(ours == theirs) > 0.98
+    assert np.abs((ours ^ 0x55).astype(int) - (theirs ^ 0x55)).max() <= 1
+    # Where its segments begin, on its scale of 13 bits; what is below zero mirrors them, without a gap.
+    for segment, value in enumerate([32, 64, 128, 256, 512, 1024, 2048], start=1):
+        first = 32768 + 8 * value
+        assert ours[first] ^ 0x55 == 128 + 16 * segment
+        assert ours[first - 1] ^ 0x55 == 128 + 16 * segment - 1
+        assert ours[65535 - first] ^ 0x55 == 16 * segment
+    assert (ours[32768], ours[32767]) == (0xD5, 0x55)
+
+
 # --- rates ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize(("codec", "least_db"), [("pcm16", 60), ("pcm8", 30), ("mulaw", 25)])
+@pytest.mark.parametrize(("codec", "least_db"), [("pcm16", 60), ("pcm8", 30), ("mulaw", 25), ("alaw", 25)])
 def test_any_rate_arrives_at_16_khz_in_place(codec, rate, least_db):
     there = encoded(codec, rate, rate, cut(chirp(1.0, rate), [rate // 50]))
     back = decoded(codec, rate, [chunk.data for chunk in there])
@@ -132,7 +154,7 @@ def test_opus_packets_of_another_encoder(channels):
 # --- sending --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("codec", ["pcm16", "pcm8", "mulaw"])
+@pytest.mark.parametrize("codec", ["pcm16", "pcm8", "mulaw", "alaw"])
 @pytest.mark.parametrize("rate", RATES)
 def test_durations_add_up_to_the_sound(codec, rate):
     chunks = encoded(codec, 22050, rate, cut(chirp(1.3, 22050), [333, 4000]))
