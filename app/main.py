@@ -18,6 +18,10 @@ from fastapi.staticfiles import StaticFiles
 from app import __version__
 from app.api import errors, health, rest, sessions, socket
 from app.api.context import Context
+from app.api.deepgram import listen, prerecorded
+from app.api.openai import chat, embeddings, models, speech, transcriptions
+from app.api.openai import errors as openai_errors
+from app.api.openai.realtime import socket as realtime
 from app.dialogue.manager import SessionManager
 from app.dialogue.selfcheck import self_check
 from app.roles import ChatMessage, ColloquyError, Job
@@ -107,7 +111,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=["Retry-After"],
         )
     errors.install(app)
-    for module in (health, sessions, rest, socket):
+    for module in (
+        health,
+        sessions,
+        rest,
+        socket,
+        embeddings,
+        transcriptions,
+        speech,
+        realtime,
+        listen,
+        prerecorded,
+        chat,
+        models,
+        openai_errors,  # last: it answers for what is not there
+    ):
         app.include_router(module.router)
     if WEB is not None:
         page = WEB / "index.html"

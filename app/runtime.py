@@ -19,12 +19,12 @@ from app.engines.workers import Workers
 from app.models.store import ModelStore
 from app.observability.measured import MeasuredLlm, MeasuredStt, MeasuredTts
 from app.observability.metrics import Metrics
-from app.roles import ColloquyError, EngineFailed, Misconfigured, RoleSet
+from app.roles import ColloquyError, EngineFailed, Misconfigured, NotFound, RoleSet
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts"]
+Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts", "embedding"]
 _OVERLOAD_S = 0.5
 """Finals and speech that wait this long for a core leave no room for another session."""
 State = Literal["absent", "fetching", "loading", "ready", "failed"]
@@ -140,6 +140,27 @@ async def _kokoro(b: Build) -> Any:
     return await KokoroVoice.load(path, b.workers, threads=b.settings.threads)
 
 
+async def _minilm(b: Build) -> Any:
+    from app.engines.minilm import MiniLm
+
+    path = await b.fetch("all-minilm-l6-v2-int8")
+    return await asyncio.to_thread(MiniLm, path, b.workers)
+
+
+async def _openai_embeddings(b: Build) -> Any:
+    from app.clients.openai_embeddings import OpenAiEmbeddings
+
+    s = b.settings
+    if not s.embedding_model_name:
+        raise Misconfigured(
+            "EMBEDDING_PROVIDER=openai needs EMBEDDING_MODEL_NAME (and EMBEDDING_BASE_URL unless it is "
+            "OpenAI's own)"
+        )
+    return await OpenAiEmbeddings.open(
+        s.embedding_model_name, base_url=s.embedding_base_url, api_key=s.embedding_api_key.get_secret_value()
+    )
+
+
 PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
     ("vad", "silero"): _silero,
     ("turn", "smart_turn"): _smart_turn,
@@ -151,6 +172,8 @@ PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
     ("llm", "openai"): _openai_llm,
     ("tts", "piper"): _piper,
     ("tts", "kokoro"): _kokoro,
+    ("embedding", "minilm"): _minilm,
+    ("embedding", "openai"): _openai_embeddings,
 }
 
 
@@ -173,9 +196,15 @@ def chosen(s: Settings) -> dict[Role, str]:
     }
 
 
+def chosen_later(s: Settings) -> dict[Role, str]:
+    """The provider of each role that a conversation does not need; "none" where nobody has the role."""
+    return {"embedding": s.embedding_provider}
+
+
 @dataclass(slots=True)
 class Runtime:
-    """Engines as they come up. `start` returns at once; `roles` waits for all of them."""
+    """Engines as they come up. `start` returns at once; `roles` waits for all that a conversation needs.
+    The others are fetched and loaded when `on_demand` first asks for them."""
 
     settings: Settings
     metrics: Metrics = field(default_factory=Metrics)
@@ -260,8 +289,8 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        """Whether every role is ready."""
-        return all(s.state == "ready" for s in self.status.values())
+        """Whether every role that a conversation needs is ready."""
+        return all(self.status[role].state == "ready" for role in self._wanted())
 
     def overloaded(self) -> str | None:
         """Why no more sessions should be let in now; None if they may."""
@@ -271,18 +300,37 @@ class Runtime:
 
     def retry(self) -> None:
         """Begin anew with the roles that failed."""
-        for role, task in self._loading.items():
-            if task.done() and (task.cancelled() or task.exception() is not None):
+        for role in self._wanted():
+            if self._failed_to_load(role):
                 self._begin(role, chosen(self.settings)[role])
+
+    def _wanted(self) -> list[Role]:
+        """The roles that a conversation needs."""
+        return [role for role in self._loading if role not in chosen_later(self.settings)]
+
+    def _failed_to_load(self, role: Role) -> bool:
+        task = self._loading[role]
+        return task.done() and (task.cancelled() or task.exception() is not None)
 
     async def role(self, role: Role) -> Any:
         """The engine of one role, once it is loaded; a role that failed is tried again."""
         self.retry()
         return await asyncio.shield(self._loading[role])
 
+    async def on_demand(self, role: Role) -> Any:
+        """The engine of a role that no conversation needs, fetched and loaded if nobody asked before; one
+        that failed is tried again. `NotFound` if the settings give the role to nobody."""
+        provider = chosen_later(self.settings)[role]
+        if provider == "none":
+            raise NotFound(f"this server has no {role} model: set {role.upper()}_PROVIDER")
+        if role not in self._loading or self._failed_to_load(role):
+            self.status[role] = RoleStatus(role, provider)
+            self._begin(role, provider)
+        return await asyncio.shield(self._loading[role])
+
     async def roles(self) -> RoleSet:
         """All engines, once they are loaded. Raises what the first failure was."""
-        wanted = list(self._loading)
+        wanted = self._wanted()
         engines = dict(zip(wanted, await asyncio.gather(*(self.role(r) for r in wanted)), strict=True))
         return RoleSet(
             vad=engines["vad"],

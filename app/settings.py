@@ -52,8 +52,8 @@ class Settings(BaseSettings):
         None, description="signs session tokens: the same for all processes; default: one made in DATA_DIR"
     )
     heartbeat_s: float = Field(15, gt=0, description="WebSocket ping interval, s; three missed close it")
-    max_upload_mb: float = Field(50, gt=0, description="largest file that REST takes, MB")
-    max_audio_s: float = Field(600, gt=0, description="longest recording that REST takes, s")
+    max_upload_mb: float = Field(1000, gt=0, description="largest file that REST takes, MB")
+    max_audio_s: float = Field(7200, gt=0, description="longest recording that REST takes, s")
 
     # --- models ---
     models_dir: Path = Field(
@@ -116,6 +116,16 @@ class Settings(BaseSettings):
         None, description="the voice; default: by LANGUAGE"
     )
     tts_model_name: str | None = Field(None, description="its model; default: the provider's")
+
+    # --- text embeddings ---
+    embedding_provider: Literal["minilm", "openai", "none"] = Field(
+        "minilm",
+        description="who makes embeddings; minilm: in process, English, loaded when it is first asked for; "
+        "openai: any OpenAI-compatible API",
+    )
+    embedding_model_name: str | None = Field(None, description="for openai: the API's model name")
+    embedding_base_url: str | None = Field(None, description="for openai: base URL of the API")
+    embedding_api_key: SecretStr = Field(SecretStr(""), description="for openai: its key")
 
     @property
     def on_loopback(self) -> bool:

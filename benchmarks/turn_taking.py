@@ -8,6 +8,7 @@ language model is scripted: it answers at once.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 import soxr
 import typer
 
-from app.dialogue import events
+from app.dialogue import barge_in, events
 from app.dialogue.config import SessionConfig, TurnConfig
 from app.dialogue.endpointing import FRAME
 from app.roles import SAMPLE_RATE, RoleSet, Samples
@@ -41,8 +42,9 @@ from benchmarks.common.turns_sound import room_tone
 from benchmarks.common.virtual_time import COSTS, at_cost, run_virtual
 
 SETS = ("ends", "over")
-WITHOUT = ("smart_turn", "words")
-"""What can be switched off. `words`: every pause has the same wait, and `smart_turn` has no say."""
+WITHOUT = ("smart_turn", "words", "echo", "hold")
+"""What can be switched off. `words`: every pause has the same wait, `smart_turn` has no say. `echo`: nobody
+tells our own voice from the person's. `hold`: the reply goes on until words stop it."""
 _BEFORE_S, _AFTER_S = 0.5, 3.5
 _MISSED_S = 2.5
 _SHORT = "All right."
@@ -63,7 +65,9 @@ class Setup:
 
 def setup(engines: Engines, eagerness: Literal["low", "medium", "high"], without: Sequence[str]) -> Setup:
     """The session's roles and settings, less what is switched off."""
-    turn = TurnConfig(eagerness=eagerness, adaptive="words" not in without)
+    if "hold" in without:
+        barge_in.ONSET_MS = math.inf
+    turn = TurnConfig(eagerness=eagerness, adaptive="words" not in without, echo="echo" not in without)
     roles = replace(engines.roles, turn=None) if "smart_turn" in without else engines.roles
     return Setup(roles, SessionConfig(turn=turn))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
@@ -43,6 +43,8 @@ class Context:
     """Where sessions are written down for other processes."""
     ears: dict[str, Ears] = field(default_factory=dict)
     """What each open session's client asked for and has sent, by session id."""
+    talks: dict[str, Any] = field(default_factory=dict)
+    """What a door keeps of a session from one connection to the next, by session id."""
     talking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     """Held while a conversation by REST has a turn, by its id: turns are numbered one by one."""
 

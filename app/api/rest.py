@@ -7,7 +7,7 @@ import base64
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -32,6 +32,8 @@ router = APIRouter(tags=["rest"])
 _MAX_TEXT = 8000
 _HISTORY_TURNS = 100
 _FLUSH_S = 5.0
+_TURN_S = 600.0
+"""The longest spoken turn: its sound is kept, so it is in memory whole."""
 
 
 class Transcription(BaseModel):
@@ -88,7 +90,8 @@ class SpeakerInfos(BaseModel):
     voices: list[SpeakerInfo]
 
 
-async def _ready(context: Context) -> RoleSet:
+async def ready(context: Context) -> RoleSet:
+    """All engines. Raises `NotReady` while they load."""
     if not context.runtime.ready:
         context.runtime.retry()
         loading = [f"{s.role} {s.state}" for s in context.runtime.status.values() if s.state != "ready"]
@@ -97,30 +100,20 @@ async def _ready(context: Context) -> RoleSet:
     return await context.runtime.roles()
 
 
-async def _sound(context: Context, file: UploadFile, field: str) -> AsyncIterator[Samples]:
+async def _sound(context: Context, file: UploadFile, field: str, longest: float) -> AsyncIterator[Samples]:
     limit = context.settings.max_upload_mb
     if (file.size or 0) > limit * 1e6:
         raise TooLarge(f"a file may have {limit:g} MB", field=field)
-    async for block in stream_file(file.file, max_seconds=context.settings.max_audio_s, name=field):
-        yield block
+    async with aclosing(stream_file(file.file, max_seconds=longest, name=field)) as blocks:
+        async for block in blocks:
+            yield block
 
 
-async def _hear(
-    context: Context, roles: RoleSet, file: UploadFile, field: str, language: str | None, owner: str
-) -> tuple[FinalWords, list[Samples]]:
-    """The words and the sound of an upload."""
+def _options(context: Context, language: str | None) -> SttOptions:
     wanted = language or context.default_config().language
     if context.settings.english_only and wanted not in ("en", None):
         raise BadInput("this server hears English only: start it with LANGUAGE=auto", field="language")
-    blocks: list[Samples] = []
-
-    async def kept() -> AsyncIterator[Samples]:
-        async for block in _sound(context, file, field):
-            blocks.append(block)
-            yield block
-
-    options = SttOptions(None if wanted == "auto" else wanted)
-    return await transcribe(roles, kept(), options, owner), blocks
+    return SttOptions(None if wanted == "auto" else wanted)
 
 
 @router.post("/stt")
@@ -131,7 +124,9 @@ async def stt(
     language: Annotated[str | None, Form(pattern=r"^([a-z]{2,3}|auto)$")] = None,
 ) -> Transcription:
     """What was said in a recording."""
-    words, _ = await _hear(context, await _ready(context), file, "file", language, owner)
+    roles = await ready(context)
+    sound = _sound(context, file, "file", context.settings.max_audio_s)
+    words = await transcribe(roles, sound, _options(context, language), owner)
     return Transcription(
         text=words.text,
         language=words.language,
@@ -149,7 +144,7 @@ async def chat(
     conversation_id: Annotated[str | None, Form()] = None,
 ) -> ChatAnswer:
     """A reply in text; with `conversation_id`, in the light of what was said before."""
-    roles = await _ready(context)
+    roles = await ready(context)
     async with _turn(context, owner, conversation_id) as talk:
         reply = await _answer(context, roles, talk, text.strip(), owner)
         await context.keeper.keep(talk.record("text", text.strip(), reply), None)
@@ -159,7 +154,7 @@ async def chat(
 @router.post("/tts", response_class=Response)
 async def tts(context: Ctx, owner: Owner, request: SpeakRequest) -> Response:
     """`text` as a WAV file."""
-    roles = await _ready(context)
+    roles = await ready(context)
     options = SpeechOptions(
         request.speaker_voice_path, _spoken(context), speed=request.speed, cfg_scale=request.cfg_scale
     )
@@ -183,8 +178,17 @@ async def conversation(
     def mark(stage: str) -> None:
         latency[stage] = round((time.monotonic() - began) * 1000, 1)
 
-    roles = await _ready(context)
-    words, blocks = await _hear(context, roles, audio_file, "audio_file", None, owner)
+    roles = await ready(context)
+    blocks: list[Samples] = []
+
+    longest = min(_TURN_S, context.settings.max_audio_s)
+
+    async def kept() -> AsyncIterator[Samples]:
+        async for block in _sound(context, audio_file, "audio_file", longest):
+            blocks.append(block)
+            yield block
+
+    words = await transcribe(roles, kept(), _options(context, None), owner)
     mark("stt_final")
     if not words.text:
         raise BadInput("no words were recognised in that recording", field="audio_file")
@@ -207,7 +211,7 @@ async def conversation(
 @router.get("/speaker_info")
 async def speaker_info(context: Ctx, owner: Owner) -> SpeakerInfos:
     """The voices that can be asked for."""
-    roles = await _ready(context)
+    roles = await ready(context)
     voices = [
         SpeakerInfo(name=v.name, language=v.language, gender=v.gender, engine=v.engine)
         for v in roles.tts.voices()

@@ -40,6 +40,8 @@ _CODECS = (
 )
 _RATES = range(4_000, 192_001)
 
+NO_CONTAINER = "is not a recording that can be read, or its beginning is damaged"
+
 _PACKETS_A_SECOND = 1000
 """More than any real coding has (Opus at most 400). With `max_seconds` it limits the work that a
 file can cause, whatever its size."""
@@ -83,7 +85,7 @@ async def stream_file(
     or cut off further in. Close the generator (`contextlib.aclosing`) when leaving it early.
     """
     stop = threading.Event()
-    blocks = _blocks(_Reading(name, max_seconds, round(block_seconds * SAMPLE_RATE), stop), source)
+    blocks = _blocks(Reading(name, max_seconds, round(block_seconds * SAMPLE_RATE), stop), source)
     # A cancelled `to_thread` leaves its thread at work. The lock makes the clean-up wait for it:
     # when this generator is closed, nobody reads `source` any more.
     running = threading.Lock()
@@ -105,8 +107,8 @@ async def stream_file(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one decoding has to know: its limits, and how to refuse."""
+class Reading:
+    """What one decoding has to know: its limits, and how to refuse. `block` in samples."""
 
     name: str
     max_seconds: float
@@ -114,18 +116,21 @@ class _Reading:
     stop: threading.Event
 
     def refuse(self, what: str) -> BadAudio:
+        """It is no recording that we read."""
         return BadAudio(f"`{self.name}` {what}. Send {ACCEPTED}.", field=self.name)
 
     def broken(self, how: str) -> BadAudio:
+        """It is one, but cut off or damaged."""
         return BadAudio(f"`{self.name}` {how}. Send the whole file again.", field=self.name)
 
     def too_long(self) -> TooLarge:
+        """It is longer than may be."""
         return TooLarge(
             f"`{self.name}` is longer than {self.max_seconds:g} s; send it in shorter parts.", field=self.name
         )
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Nobody wants the sound any more."""
 
 
@@ -140,14 +145,14 @@ class _Source:
 
     def read(self, size: int) -> bytes:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int) -> int:
         return self._file.seek(offset, whence)
 
 
-def _blocks(reading: _Reading, source: BinaryIO | Path | bytes) -> Generator[Samples, None, None]:
+def _blocks(reading: Reading, source: BinaryIO | Path | bytes) -> Generator[Samples, None, None]:
     """The sound of `source` in blocks of `reading.block` samples; runs in a thread."""
     with ExitStack() as stack:
         if isinstance(source, bytes):
@@ -158,11 +163,11 @@ def _blocks(reading: _Reading, source: BinaryIO | Path | bytes) -> Generator[Sam
             file = source
         try:
             yield from _recut(_limited(_sound(reading, file), reading), reading.block)
-        except _Stopped:
+        except Stopped:
             return
 
 
-def _limited(pieces: Iterator[Samples], reading: _Reading) -> Iterator[Samples]:
+def _limited(pieces: Iterator[Samples], reading: Reading) -> Iterator[Samples]:
     total = 0
     for piece in pieces:
         total += len(piece)
@@ -189,9 +194,8 @@ def _recut(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
         yield np.concatenate(waiting)
 
 
-def _sound(reading: _Reading, file: BinaryIO) -> Iterator[Samples]:
+def _sound(reading: Reading, file: BinaryIO) -> Iterator[Samples]:
     """The sound of `file` at 16 kHz, in pieces as they were stored."""
-    from av.audio.stream import AudioStream
     from av.error import FFmpegError
 
     file.seek(0)
@@ -201,24 +205,22 @@ def _sound(reading: _Reading, file: BinaryIO) -> Iterator[Samples]:
     missing = wav_missing(file)
     file.seek(0)
     try:
-        container = _open(_Source(file, reading.stop))
+        container = open_container(_Source(file, reading.stop))
     except FFmpegError as error:
-        raise reading.refuse("is not a recording that can be read, or its beginning is damaged") from error
+        raise reading.refuse(NO_CONTAINER) from error
     with container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, AudioStream):
-            raise reading.refuse("has no sound track" if len(container.streams) else "holds no sound")
-        if stream.codec_context is None or stream.codec_context.name not in _CODECS.split(","):
-            raise reading.refuse("has its sound in a coding that is not supported")
+        stream = sound_track(container, reading)
         declared = _declared_seconds(container, stream, missing)
         if declared > reading.max_seconds:
             raise reading.too_long()
-        reached = yield from _decoded(container, stream, reading)
+        reached = yield from decoded(container, stream, reading)
     if declared - reached > max(0.5, 0.02 * declared):
         raise reading.broken(f"was cut off: its header promises {declared:.1f} s, it ends at {reached:.1f} s")
 
 
-def _open(source: _Source) -> InputContainer:
+def open_container(source: object, **options: str) -> InputContainer:
+    """The container whose bytes `source.read(size)` gives; `source.seek` and `.tell` if it can be sought.
+    `options` are FFmpeg's. Raises FFmpeg's errors."""
     import av
 
     _limit_allocations()
@@ -230,9 +232,22 @@ def _open(source: _Source) -> InputContainer:
             "format_whitelist": _CONTAINERS,
             "codec_whitelist": _CODECS,
             "protocol_whitelist": "none",  # no container may have anything else opened
+            **options,
         },
         metadata_errors="replace",
     )
+
+
+def sound_track(container: InputContainer, reading: Reading) -> AudioStream:
+    """The sound of `container`; `BadAudio` if there is none that we read."""
+    from av.audio.stream import AudioStream
+
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise reading.refuse("has no sound track" if len(container.streams) else "holds no sound")
+    if stream.codec_context is None or stream.codec_context.name not in _CODECS.split(","):
+        raise reading.refuse("has its sound in a coding that is not supported")
+    return stream
 
 
 @cache
@@ -260,8 +275,8 @@ def _declared_seconds(container: InputContainer, stream: AudioStream, missing: i
     return 0.0
 
 
-def _decoded(
-    container: InputContainer, stream: AudioStream, reading: _Reading
+def decoded(
+    container: InputContainer, stream: AudioStream, reading: Reading
 ) -> Generator[Samples, None, float]:
     """The sound of `stream` at 16 kHz; returns the time in seconds where it ends. Broken packets
     are passed over, as players do, unless they are the greater part."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from app.dialogue.agreement import nearly_same_words
-from app.dialogue.config import SessionConfig
+from app.dialogue.config import Ask, SessionConfig
 from app.dialogue.events import Event, Interrupted, Reason, ReplyPaused, ReplyResumed
 from app.dialogue.history import Entry, History
-from app.dialogue.reply import NOTHING_SAID, Reply, Said
+from app.dialogue.reply import NOTHING_SAID, Reply, Said, Segment, heard_of
 from app.dialogue.turn import Turn
 from app.observability.clock import Stage
 from app.observability.logs import bind
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _LITTLE_LEFT_MS = 700.0
 _LONGEST_PAUSE_S = 3.0
+_TRUNCATABLE = 50
+"""Of so many replies the client may say later how much was heard."""
 
 
 class Answers:
@@ -57,6 +59,7 @@ class Answers:
         self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
         # What the draft answers, itself, its task.
         self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
+        self._spoken: dict[str, Sequence[Segment]] = {}
         # What the language model has been given to read ahead, and the task that does it.
         self._read = ""
         self._reading: asyncio.Task[None] | None = None
@@ -79,6 +82,34 @@ class Answers:
         self.note(turn)
         self._reply = (turn, *draft)
         draft[0].adopt()
+
+    def respond(self, turn: Turn, ask: Ask) -> None:
+        """Answer what a client asks for. Nobody else may be answered."""
+        self.drop_draft()
+        config = ask.config or self.config
+        if ask.messages is None:
+            messages = self._prompt("", config)
+        else:
+            messages = [ChatMessage("system", config.instructions), *ask.messages]
+        turn.kept = ask.keep
+        reply = self._new(turn, config.language or "en", config=config)
+        self.note(turn)
+        self._reply = (turn, reply, self._spawn(self._answer(turn, reply, messages)))
+        reply.adopt()
+
+    async def over(self) -> None:
+        """Wait until no reply runs."""
+        while self._reply is not None:
+            await asyncio.wait([self._reply[2]])
+
+    def truncate(self, turn_id: str, ms: float) -> None:
+        """Of that turn's reply no more than `ms` were heard, says the client. Stops it if it runs; replies
+        of long ago are left as they are."""
+        if self._reply is not None and self._reply[0].id == turn_id:
+            self.played(turn_id, ms)
+            self.interrupt("client")
+        elif (segments := self._spoken.get(turn_id)) is not None:
+            self.history.rewrite(reply_id(turn_id), heard_of(segments, ms))
 
     def go_on(self, turn: Turn, said: Said) -> None:
         """Answer `turn` from where another process left off. History has what the person said."""
@@ -109,7 +140,7 @@ class Answers:
         """`turn` is part of the conversation from here on, answered or not."""
         self._turns += 1
         turn.number = self._turns
-        if turn.transcript:
+        if turn.transcript and self.config.respond != "never":
             self.history.user(turn.transcript, turn.id)
 
     def interrupt(self, reason: Reason) -> None:
@@ -179,25 +210,27 @@ class Answers:
     def read_ahead(self, words: str) -> None:
         """Let the language model read what was said so far while the person still speaks. What it has
         read of words that turn out otherwise is read again; what it was about to read is not."""
-        if words and words == self._read:
+        if (words and words == self._read) or self.config.respond == "never":
             return
         if self._reading is not None:
             self._reading.cancel()
         self._read = words
-        work = self._roles.llm.prepare(self._prompt(words), Job(self._owner, Urgency.PARTIAL))
+        job = Job(self._owner, Urgency.PARTIAL)
+        work = self._roles.llm.prepare(self._prompt(words), job, self.config.tools)
         self._reading = self._spawn(work)
 
     async def completeness(self, words: str) -> float | None:
         """How likely `words` are all that is said now; None where nobody can tell, and while a reply runs:
         the model is busy with it."""
         judge = self._roles.completeness
-        if judge is None or self._reply is not None:
+        if judge is None or self._reply is not None or self.config.respond == "never":
             return None
         if self._reading is not None:
             # What it has read by now counts.
             self._reading.cancel()
         try:
-            return await judge.completeness(self._prompt(words), Job(self._owner, Urgency.FINAL))
+            job = Job(self._owner, Urgency.FINAL)
+            return await judge.completeness(self._prompt(words), job, self.config.tools)
         except ColloquyError as error:
             log.warning("the words were not weighed: %s", error.message)
             return None
@@ -205,7 +238,9 @@ class Answers:
     def draft(self, turn: Turn, text: str, language: str) -> None:
         """Begin to answer `text`, which is what `turn` will be if it is over. A turn has only so
         many guesses; while a reply runs there are none."""
-        if self._reply is not None or turn.drafts >= self.config.turn.speculations:
+        if self.config.respond != "auto" or self._reply is not None:
+            return
+        if turn.drafts >= self.config.turn.speculations:
             return
         self.drop_draft()
         turn.drafts += 1
@@ -231,7 +266,9 @@ class Answers:
 
     # --- the reply -----------------------------------------------------------------------------
 
-    def _new(self, turn: Turn, language: str, said: Said = NOTHING_SAID) -> Reply:
+    def _new(
+        self, turn: Turn, language: str, said: Said = NOTHING_SAID, config: SessionConfig | None = None
+    ) -> Reply:
         def emit(event: Event) -> None:
             # A stopped reply may still have a piece in hand; it must not be heard.
             if not turn.complete:
@@ -240,7 +277,7 @@ class Answers:
         return Reply(
             turn.id,
             self._roles,
-            self.config,
+            config or self.config,
             owner=self._owner,
             language=language,
             stream_text=turn.stream_text,
@@ -249,8 +286,8 @@ class Answers:
             now=self._now,
         )
 
-    def _prompt(self, asking: str) -> list[ChatMessage]:
-        config = self.config
+    def _prompt(self, asking: str, config: SessionConfig | None = None) -> list[ChatMessage]:
+        config = config or self.config
         return self.history.window(
             config.instructions, self._roles.llm, config.max_reply_tokens, asking=asking
         )
@@ -285,10 +322,23 @@ class Answers:
         turn.clock.take(reply.clock)
         turn.heard = reply.heard_text() if turn.interrupted else reply.text.strip()
         turn.clock.mark(Stage.REPLY_DONE)
-        self.history.assistant(turn.heard)
+        turn.ended = reply.ended
+        if turn.kept:
+            self.history.assistant(turn.heard, reply_id(turn.id))
+            # A call that was being written is none, and nobody will give the result of one that was stopped.
+            for call in () if turn.interrupted or turn.failed else reply.calls:
+                self.history.assistant("", call.id, (call,))
+            self._spoken[turn.id] = tuple(reply.segments)
+            if len(self._spoken) > _TRUNCATABLE:
+                del self._spoken[next(iter(self._spoken))]
         self._last_text = reply.recent_text()
         self._reply = None
         config = self.config
         if self.history.make_room(config.instructions, self._roles.llm, config.max_reply_tokens):
             self._read = ""
             self.read_ahead("")
+
+
+def reply_id(turn_id: str) -> str:
+    """The id of a reply in the history; what the person said has the turn's own."""
+    return f"{turn_id}:reply"

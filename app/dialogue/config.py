@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from app.roles import ChatMessage, Tool
+
 _ENGLISH = (
     "You are Colloquy, a friendly voice assistant. Your words are spoken aloud: answer in one to "
     "three short, plain sentences, without lists, headings, code or emoji. Answer in the language "
@@ -36,6 +38,8 @@ class TurnConfig:
     interrupt: bool = True
     echo: bool = True
     """Whether the microphone may hear the reply: no echo cancellation on the client's side."""
+    pre_roll_ms: float = 300
+    """Sound before the first speech frame that belongs to the utterance: soft first consonants."""
     speculations: int = 3
     """How many times within an utterance a reply may be begun on a likely end."""
 
@@ -51,4 +55,20 @@ class SessionConfig:
     speed: float = 1.0
     max_reply_tokens: int = 256
     temperature: float = 0.7
+    respond: Literal["auto", "manual", "never"] = "auto"
+    """"manual": only when a door asks (`Session.respond`); "never": what is said is only written down."""
+    speak: bool = True
+    """Whether replies are spoken, or only written."""
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
     turn: TurnConfig = TurnConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A reply that a client asks for: by `config` if that is given, to `messages` instead of the conversation
+    if there are any, and forgotten once it is told unless `keep`."""
+
+    config: SessionConfig | None = None
+    messages: tuple[ChatMessage, ...] | None = None
+    keep: bool = True

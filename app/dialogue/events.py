@@ -20,15 +20,19 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """`at` is where speech ended, not where that was noticed."""
+    """`at` is where speech ended, not where that was noticed. `forced`: a client said so (`commit`)."""
 
     turn_id: str
     at: float
+    forced: bool = False
+
+
+TAKEN_BACK = "the client took it back"
 
 
 @dataclass(frozen=True, slots=True)
 class TurnDropped:
-    """Speech that held no words."""
+    """Speech that held no words, or was taken back."""
 
     turn_id: str
     reason: str
@@ -36,17 +40,25 @@ class TurnDropped:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Words so far; `text` begins with `committed`, which only grows within an utterance."""
+    """Words so far; `text` begins with `committed`, which only grows within an utterance.
+
+    `closed` are the words of the chunks of a long utterance that are over: the first of those of the
+    `Final`. Their times are in seconds from `start`, the utterance's first sample in the session's
+    audio; the sound up to `heard_to`, in the session's audio too, is in `text`."""
 
     turn_id: str
     text: str
     committed: str
     confidence: float
+    start: float = 0.0
+    heard_to: float = 0.0
+    closed: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What was said; `text` begins with the last `Partial.committed`."""
+    """What was said; `text` begins with the last `Partial.committed`. Times of `words` are from `start`,
+    which is in seconds of the session's audio."""
 
     turn_id: str
     transcription_id: str
@@ -56,6 +68,7 @@ class Final:
     confidence: float
     low_confidence: bool
     speaker: str = "SPEAKER_00"
+    start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,18 @@ class ReplyAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyCall:
+    """The next piece of the `index`-th function call that the reply asks for: `arguments` is JSON text that
+    grows by it. The calls stand when `TurnComplete` says that the reply was not interrupted."""
+
+    turn_id: str
+    index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyPaused:
     """Somebody may be speaking: hold the reply where it is, and keep what is still to be played.
     `ReplyResumed` or `Interrupted` follows. `at_ms` is about how much of it was heard."""
@@ -111,7 +136,8 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class TurnComplete:
-    """Nothing more comes of this turn. `latency` as of `TurnClock.ms_since`."""
+    """Nothing more comes of this turn. `latency` as of `TurnClock.ms_since`. `cut`: the reply reached its
+    limit of tokens. The tokens are what the language model counted, 0 if it does not."""
 
     turn_id: str
     number: int
@@ -120,6 +146,9 @@ class TurnComplete:
     audio_ms: float
     interrupted: bool
     latency: dict[str, float] = field(default_factory=dict)
+    cut: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +179,7 @@ Event = (
     | Final
     | ReplyText
     | ReplyAudio
+    | ReplyCall
     | ReplyPaused
     | ReplyResumed
     | Interrupted

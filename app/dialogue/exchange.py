@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,10 +15,11 @@ from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME
 from app.dialogue.guards import cleaned, nobody_said
 from app.dialogue.segmenter import Segmenter
-from app.dialogue.utterance import FinalWords, timed
+from app.dialogue.utterance import FinalWords, quietest, timed
 from app.roles import (
     SAMPLE_RATE,
     AudioChunk,
+    Busy,
     ChatMessage,
     Job,
     LlmOptions,
@@ -24,49 +27,92 @@ from app.roles import (
     Samples,
     SpeechOptions,
     SttOptions,
+    Transcript,
     Urgency,
     Word,
 )
 
 _LONGEST = 25 * SAMPLE_RATE
-"""A recogniser hears up to 30 s at once; longer recordings are cut at a pause before this."""
+"""A recogniser hears up to 30 s at once; longer recordings are cut at a pause before this, or else
+at the quietest spot of the last seconds."""
+_CUT_SEARCH = 4 * SAMPLE_RATE
 _PAUSE = int(0.4 * SAMPLE_RATE)
 _EDGE = int(0.3 * SAMPLE_RATE)
 _SPEECH = 0.4
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said in one stretch of a recording. `start` and the times of `words` are seconds from
+    the beginning of the recording."""
+
+    start: float
+    words: tuple[Word, ...]
+    language: str
+    confidence: float
+    no_speech: float
+    seconds: float
+
+
 async def transcribe(
     roles: RoleSet, sound: AsyncIterator[Samples], options: SttOptions, owner: str
 ) -> FinalWords:
-    """The words of a recording of any length (float32 blocks, 16 kHz), heard in pieces between
-    pauses: memory stays flat, and silence is never transcribed."""
-    words: list[Word] = []
-    heard: list[tuple[float, float]] = []
-    language = options.language or "en"
-    async for start, piece, voiced_ms in _pieces(roles, sound):
-        transcript = cleaned(await roles.stt.transcribe(piece, options, Job(owner, Urgency.FINAL)))
-        if nobody_said(transcript.text, transcript.confidence, transcript.no_speech, voiced_ms):
-            continue
-        language = transcript.language
-        heard.append((transcript.confidence, len(piece)))
-        offset = start / SAMPLE_RATE
-        spoken = timed(transcript, len(piece) / SAMPLE_RATE)
-        words += [replace(w, start=w.start + offset, end=w.end + offset) for w in spoken]
-    total = sum(n for _, n in heard) or 1
-    confidence = sum(c * n for c, n in heard) / total
+    """The words of a recording of any length: see `hear`."""
+    pieces = [heard async for heard in hear(roles, sound, options, owner)]
+    words = tuple(word for heard in pieces for word in heard.words)
+    total = sum(heard.seconds for heard in pieces) or 1
     return FinalWords(
-        join_words([w.text for w in words]), tuple(words), language, confidence, 0.0 if heard else 1.0
+        join_words([word.text for word in words]),
+        words,
+        pieces[-1].language if pieces else options.language or "en",
+        sum(heard.confidence * heard.seconds for heard in pieces) / total,
+        0.0 if pieces else 1.0,
     )
 
 
-async def _pieces(roles: RoleSet, sound: AsyncIterator[Samples]) -> AsyncIterator[tuple[int, Samples, float]]:
+async def hear(
+    roles: RoleSet, sound: AsyncIterator[Samples], options: SttOptions, owner: str
+) -> AsyncGenerator[Heard, None]:
+    """The words of a recording of any length (float32 blocks, 16 kHz), heard in pieces between
+    pauses: memory stays flat, and silence is never transcribed. Somebody may wait for the first
+    piece; the rest of a long recording gives way to people who talk."""
+    urgency = Urgency.FINAL
+    async with aclosing(_pieces(roles, sound)) as pieces:
+        async for start, piece, voiced_ms in pieces:
+            transcript = cleaned(await _recognised(roles, piece, options, Job(owner, urgency)))
+            urgency = Urgency.BACKGROUND
+            if nobody_said(transcript.text, transcript.confidence, transcript.no_speech, voiced_ms):
+                continue
+            offset = start / SAMPLE_RATE
+            seconds = len(piece) / SAMPLE_RATE
+            words = tuple(
+                replace(w, start=round(w.start + offset, 3), end=round(w.end + offset, 3))
+                for w in timed(transcript, seconds)
+            )
+            yield Heard(
+                offset, words, transcript.language, transcript.confidence, transcript.no_speech, seconds
+            )
+
+
+async def _recognised(roles: RoleSet, piece: Samples, options: SttOptions, job: Job) -> Transcript:
+    while True:
+        try:
+            return await roles.stt.transcribe(piece, options, job)
+        except Busy as busy:
+            if job.urgency < Urgency.BACKGROUND:
+                raise
+            await asyncio.sleep(busy.retry_after)
+
+
+async def _pieces(
+    roles: RoleSet, sound: AsyncIterator[Samples]
+) -> AsyncGenerator[tuple[int, Samples, float], None]:
     """Stretches that hold speech: (first sample, samples, ms of speech)."""
     stream = roles.vad.stream()
     audio = AudioBuffer()
     position = begin = speech_end = 0
     voiced = 0
     speaking = False
-    quiet_at: int | None = None
     async for block in sound:
         audio.append(block)
         while audio.end - position >= FRAME:
@@ -78,18 +124,20 @@ async def _pieces(roles: RoleSet, sound: AsyncIterator[Samples]) -> AsyncIterato
                     begin = max(audio.start, position - FRAME - _EDGE, speech_end)
                 voiced += FRAME
                 speech_end = position
-                quiet_at = None
-            elif speaking and quiet_at is None:
-                quiet_at = position
+            if not speaking:
+                audio.drop_before(position - 2 * _EDGE)
+                continue
             length = position - begin
-            pause = position - speech_end >= (_PAUSE if length > 8 * SAMPLE_RATE else 3 * _PAUSE)
-            if speaking and (pause or length >= _LONGEST):
-                end = min(speech_end + _EDGE, position) if pause else position
+            if position - speech_end >= (_PAUSE if length > 8 * SAMPLE_RATE else 3 * _PAUSE):
+                end = min(speech_end + _EDGE, position)
                 yield begin, audio.view(begin, end).copy(), voiced / SAMPLE_RATE * 1000
                 speaking, speech_end = False, end
                 audio.drop_before(end)
-            elif not speaking:
-                audio.drop_before(position - 2 * _EDGE)
+            elif length >= _LONGEST:
+                end = quietest(audio, position - _CUT_SEARCH, position)
+                yield begin, audio.view(begin, end).copy(), voiced / SAMPLE_RATE * 1000
+                begin, voiced = end, position - end
+                audio.drop_before(end)
     if speaking:
         yield begin, audio.view(begin, audio.end).copy(), voiced / SAMPLE_RATE * 1000
 
@@ -103,12 +151,15 @@ async def write_reply(
     return "".join(p for p in pieces if isinstance(p, str)).strip()
 
 
-async def speak(roles: RoleSet, text: str, options: SpeechOptions, owner: str) -> AsyncIterator[AudioChunk]:
+async def speak(
+    roles: RoleSet, text: str, options: SpeechOptions, owner: str
+) -> AsyncGenerator[AudioChunk, None]:
     """`text` of any length as sound, sentence by sentence."""
     segmenter = Segmenter()
     for segment in [*segmenter.feed(text), *segmenter.finish()]:
-        async for chunk in roles.tts.speak(segment, options, Job(owner, Urgency.SPEECH)):
-            yield chunk
+        async with aclosing(roles.tts.speak(segment, options, Job(owner, Urgency.SPEECH))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def speak_all(roles: RoleSet, text: str, options: SpeechOptions, owner: str) -> AudioChunk:

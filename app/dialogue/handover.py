@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,8 @@ import numpy as np
 from app.dialogue import events as e
 from app.dialogue.agreement import split_words
 from app.dialogue.history import Entry, from_json
-from app.dialogue.reply import Said
+from app.dialogue.reply import Reply, Said
+from app.dialogue.turn import Turn
 from app.roles import ColloquyError, Samples, Word
 
 log = logging.getLogger(__name__)
@@ -246,6 +248,34 @@ def restored(state: dict[str, Any], events: Sequence[Written], sound: Sequence[W
     )
 
 
+def answering_state(turn: Turn, reply: Reply) -> dict[str, Any]:
+    """What another process must know of a turn that is being answered."""
+    return {
+        "id": turn.id,
+        "number": turn.number,
+        "source": turn.source,
+        "transcript": turn.transcript,
+        "created_at": turn.created_at.isoformat(),
+        "stream_text": turn.stream_text,
+        "written": reply.written,
+        "span": turn.span,
+    }
+
+
+def answer_on(turn: Turn, found: dict[str, Any], restored: Restored) -> Said:
+    """Make `turn` the one that `answering_state` wrote; gives what there is of its reply."""
+    turn.id, turn.number, turn.source = found["id"], found["number"], found["source"]
+    turn.transcript, turn.stream_text = found["transcript"], found["stream_text"]
+    turn.created_at = datetime.fromisoformat(found["created_at"])
+    if (final := restored.final(turn.id)) is not None:
+        turn.transcription_id, turn.words = final.transcription_id, final.words
+        turn.language, turn.confidence = final.language, final.confidence
+    if found["span"]:
+        turn.span = begin, end = tuple(found["span"])
+        turn.recording = restored.between(begin, end)
+    return restored.said(turn.id, written=found["written"])
+
+
 def pcm(samples: Samples) -> bytes:
     """As PCM16 little-endian: what came as such is not changed by it."""
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
@@ -261,8 +291,8 @@ def pack(event: e.Event) -> bytes:
     values = {f.name: getattr(event, f.name) for f in fields(event)}
     if isinstance(event, e.ReplyAudio):
         values["samples"] = base64.b64encode(pcm(event.samples)).decode()
-    if isinstance(event, e.Final):
-        values["words"] = [[w.text, w.start, w.end, w.confidence] for w in event.words]
+    for name in _WORDS & values.keys():
+        values[name] = [[w.text, w.start, w.end, w.confidence] for w in values[name]]
     return json.dumps({"event": type(event).__name__, **values}, ensure_ascii=False).encode()
 
 
@@ -272,10 +302,11 @@ def unpack(data: bytes) -> e.Event:
     kind = _EVENTS[values.pop("event")]
     if kind is e.ReplyAudio:
         values["samples"] = heard(base64.b64decode(values["samples"]))
-    if kind is e.Final:
-        values["words"] = tuple(Word(*w) for w in values["words"])
+    for name in _WORDS & values.keys():
+        values[name] = tuple(Word(*w) for w in values[name])
     event: e.Event = kind(**values)
     return event
 
 
+_WORDS = {"words", "closed"}
 _EVENTS: dict[str, Any] = {kind.__name__: kind for kind in e.Event.__args__}

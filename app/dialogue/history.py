@@ -119,8 +119,9 @@ def _merged(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     merged: list[ChatMessage] = []
     for message in messages:
         last = merged[-1] if merged else None
-        if last and last.role == message.role != "tool" and not (last.tool_calls or message.tool_calls):
-            merged[-1] = replace(last, content=f"{last.content} {message.content}")
+        if last and last.role == message.role != "tool":
+            content = f"{last.content} {message.content}".strip()
+            merged[-1] = replace(last, content=content, tool_calls=last.tool_calls + message.tool_calls)
         else:
             merged.append(message)
     return merged

@@ -17,6 +17,7 @@ from app.dialogue.barge_in import BargeIn, level_db
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME, Signal, TurnDetector, end_wait_ms
 from app.dialogue.events import (
+    TAKEN_BACK,
     Event,
     Interrupted,
     Notice,
@@ -26,6 +27,7 @@ from app.dialogue.events import (
     ReplyResumed,
     SpeechStarted,
     SpeechStopped,
+    TurnDropped,
 )
 from app.dialogue.own_voice import OwnVoice
 from app.dialogue.turn import Turn
@@ -33,8 +35,6 @@ from app.dialogue.utterance import Utterance
 from app.observability.clock import Stage
 from app.roles import SAMPLE_RATE, RoleSet, Samples, SttOptions
 
-_PRE_ROLL = int(0.3 * SAMPLE_RATE)
-"""Sound before the first speech frame that belongs to the utterance: soft first consonants."""
 _POST_ROLL = int(0.2 * SAMPLE_RATE)
 _ROOM_DB = 35.0
 """Below the loudest of an utterance by this much nobody speaks."""
@@ -81,6 +81,8 @@ class Listener:
         # From the first reply on, where the microphone may hear it.
         self._own_voice: OwnVoice | None = None
         self._loud_db = -math.inf
+        # Up to where sound is part of an utterance that is over: no other begins with it.
+        self._ended_to = 0
         # When the last sound that held speech arrived: where the turn's clock begins.
         self._last_voice = 0.0
 
@@ -93,6 +95,11 @@ class Listener:
     def hearing(self) -> bool:
         """Whether an utterance is being said."""
         return self._utterance is not None
+
+    @property
+    def position(self) -> int:
+        """Sample up to which sound was listened to."""
+        return self._detector.position
 
     @property
     def turns(self) -> list[str]:
@@ -170,7 +177,19 @@ class Listener:
         """The utterance, if there is one, ends here."""
         if self._utterance is not None:
             self._detector.end()
-            self._end_speech()
+            self._end_speech(forced=True)
+
+    def discard(self) -> None:
+        """Forget the utterance, if there is one: it was never said."""
+        if self._utterance is not None and self._turn is not None:
+            turn = self._turn
+            self._detector.end()
+            self._utterance.cancel()
+            self._turn = self._utterance = None
+            turn.complete = True
+            self._answers.drop_draft()
+            self.floor.dismiss()
+            self._emit(TurnDropped(turn.id, TAKEN_BACK))
 
     # --- turns -----------------------------------------------------------------------------------
 
@@ -211,11 +230,12 @@ class Listener:
 
     def _begin_speech(self) -> None:
         detector = self._detector
+        pre_roll = int(self._config.turn.pre_roll_ms / 1000 * SAMPLE_RATE)
         self._turn = turn = self._new_turn()
         self._last_voice = self._now()
         self._utterance = Utterance(
             self._audio,
-            max(detector.started_at - _PRE_ROLL, self._audio.start),
+            max(detector.started_at - pre_roll, self._ended_to, self._audio.start),
             stt=self._roles.stt,
             stt_partial=self._roles.stt_partial,
             turn=self._roles.turn,
@@ -228,7 +248,7 @@ class Listener:
         self.floor.began(turn)
         self._emit(SpeechStarted(turn.id, detector.started_at / SAMPLE_RATE))
 
-    def _end_speech(self) -> None:
+    def _end_speech(self, *, forced: bool = False) -> None:
         turn, utterance = self._turn, self._utterance
         assert turn is not None and utterance is not None
         detector = self._detector
@@ -236,7 +256,8 @@ class Listener:
         self._turn = self._utterance = None
         turn.clock.mark(Stage.SPEECH_END, self._last_voice)
         turn.clock.mark(Stage.ENDPOINT)
-        self._emit(SpeechStopped(turn.id, detector.ended_at / SAMPLE_RATE))
+        self._ended_to = detector.ended_at
+        self._emit(SpeechStopped(turn.id, detector.ended_at / SAMPLE_RATE, forced))
         turn.span = utterance.start, min(detector.ended_at + _POST_ROLL, self._audio.end)
         turn.recording = utterance.seal(turn.span[1])
         self._on_spoken(turn, utterance, detector.ended_at, detector.voiced_ms)
@@ -259,7 +280,17 @@ class Listener:
             self._answers.interrupt("speech")
 
     def _hear_partial(self, turn: Turn, utterance: Utterance) -> None:
-        self._emit(Partial(turn.id, utterance.text, utterance.committed, utterance.confidence))
+        self._emit(
+            Partial(
+                turn.id,
+                utterance.text,
+                utterance.committed,
+                utterance.confidence,
+                utterance.start / SAMPLE_RATE,
+                utterance.heard_to / SAMPLE_RATE,
+                utterance.closed,
+            )
+        )
         if self.floor.stops(turn, utterance.text, utterance.confidence, self._detector.voiced_ms):
             self._stop_reply()
         self._answers.read_ahead(utterance.text)

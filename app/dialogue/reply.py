@@ -17,7 +17,7 @@ import numpy as np
 
 from app.dialogue.agreement import join_words
 from app.dialogue.config import SessionConfig
-from app.dialogue.events import Event, ReplyAudio, ReplyText
+from app.dialogue.events import Event, ReplyAudio, ReplyCall, ReplyText
 from app.dialogue.segmenter import Segmenter
 from app.observability.clock import Stage, TurnClock
 from app.roles import (
@@ -25,9 +25,12 @@ from app.roles import (
     ChatMessage,
     ColloquyError,
     Job,
+    LlmEnd,
     LlmOptions,
     RoleSet,
     SpeechOptions,
+    ToolCall,
+    ToolCallPiece,
     Urgency,
     Word,
 )
@@ -56,7 +59,7 @@ NOTHING_SAID = Said()
 
 
 @dataclass(slots=True)
-class _Segment:
+class Segment:
     """A spoken piece: its text and where in the reply's sound it lies, in ms. `end_ms` moves as
     sound of it is made. `words` (seconds of the reply's sound) are there if the voice knows them."""
 
@@ -105,6 +108,9 @@ class Reply:
         """Whether the text is complete."""
         self.sent_ms = said.sent_ms
         self._said = said
+        self.calls: list[ToolCall] = []
+        """The functions that the reply asks to be called."""
+        self.ended = LlmEnd("stop")
         self.text_failure: ColloquyError | None = None
         self.speech_failure: ColloquyError | None = None
         self._roles = roles
@@ -119,7 +125,7 @@ class Reply:
         self._now = now
         # Those of which sound was sent, and those of which there is sound.
         self._segments = _spoken(said)
-        self._segments_made: list[_Segment] = []
+        self._segments_made: list[Segment] = []
         # When the last sound sent will have been played, and what the client said it had played.
         self._plays_until = 0.0
         self._reported: tuple[float, float] | None = None
@@ -129,7 +135,7 @@ class Reply:
         self._held_ms = 0.0
         # The text queue is bounded by the reply's token limit, the sound queue by its size.
         self._to_speak: asyncio.Queue[str | None] = asyncio.Queue()
-        self._to_play: asyncio.Queue[tuple[_Segment, AudioChunk] | None] = asyncio.Queue(_AHEAD)
+        self._to_play: asyncio.Queue[tuple[Segment, AudioChunk] | None] = asyncio.Queue(_AHEAD)
 
     async def run(self, messages: Sequence[ChatMessage]) -> None:
         """Answer `messages`; returns when the last sound has been played, as far as is known.
@@ -198,37 +204,51 @@ class Reply:
         return max(0.0, self.sent_ms - max(0.0, self._plays_until - self._now()) * 1000)
 
     def heard_text(self) -> str:
-        """The words that have been played by now. Where the voice failed the person reads, and
-        the whole text counts."""
-        if self.speech_failure is not None:
+        """The words that have been played by now. Where the voice failed, or is not wanted, the person
+        reads, and the whole text counts."""
+        if self.speech_failure is not None or not self._config.speak:
             return self.text.strip()
-        ms = self.heard_ms()
-        heard = [s.heard(ms) for s in self._segments if s.start_ms < ms]
-        return " ".join(h for h in heard if h)
+        return heard_of(self._segments, self.heard_ms())
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Those of which sound was sent."""
+        return self._segments
 
     def recent_text(self) -> str:
         """What has been sent to be heard."""
         return " ".join(segment.text for segment in self._segments)
 
     async def _write(self, messages: Sequence[ChatMessage]) -> None:
-        options = LlmOptions(self._config.max_reply_tokens, self._config.temperature)
+        config = self._config
+        options = LlmOptions(
+            config.max_reply_tokens, config.temperature, tools=config.tools, tool_choice=config.tool_choice
+        )
         segmenter = Segmenter()
         for segment in _unspoken(self._said, segmenter):
-            self._to_speak.put_nowait(segment)
+            self._say(segment)
         if not self.written:
             await self._ask(messages, options, segmenter)
         self.written = True
         self.clock.mark(Stage.LLM_DONE)
         for segment in segmenter.finish():
+            self._say(segment)
+        self._to_speak.put_nowait(None)
+
+    def _say(self, segment: str) -> None:
+        if self._config.speak:
             self.clock.mark(Stage.FIRST_SEGMENT)
             self._to_speak.put_nowait(segment)
-        self._to_speak.put_nowait(None)
 
     async def _ask(self, messages: Sequence[ChatMessage], options: LlmOptions, segmenter: Segmenter) -> None:
         stream = self._roles.llm.reply(messages, options, Job(self._owner, Urgency.SPEECH))
         try:
             async for piece in stream:
-                if not isinstance(piece, str):
+                if isinstance(piece, ToolCallPiece):
+                    self._call(piece)
+                    continue
+                if isinstance(piece, LlmEnd):
+                    self.ended = piece
                     continue
                 if not self.text:
                     piece = piece.lstrip()
@@ -239,14 +259,20 @@ class Reply:
                 if self._stream_text:
                     self._emit(ReplyText(self.turn_id, piece))
                 for segment in segmenter.feed(piece):
-                    self.clock.mark(Stage.FIRST_SEGMENT)
-                    self._to_speak.put_nowait(segment)
+                    self._say(segment)
         except ColloquyError as error:
             self.text_failure = error
         finally:
             await stream.aclose()
         if not self._stream_text and self.text:
             self._emit(ReplyText(self.turn_id, self.text))
+
+    def _call(self, piece: ToolCallPiece) -> None:
+        if piece.index == len(self.calls):
+            self.calls.append(ToolCall(piece.id, piece.name, ""))
+        call = self.calls[piece.index]
+        self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
+        self._emit(ReplyCall(self.turn_id, piece.index, call.id, call.name, piece.arguments))
 
     async def _speak(self) -> None:
         options = SpeechOptions(self._config.voice, self._language, self._config.speed)
@@ -258,7 +284,7 @@ class Reply:
         while (text := await self._to_speak.get()) is not None:
             if self.speech_failure is not None:
                 continue
-            segment = _Segment(text, made_ms, made_ms, told=again)
+            segment = Segment(text, made_ms, made_ms, told=again)
             self._segments_made.append(segment)
             stream = self._roles.tts.speak(text, options, job)
             try:
@@ -323,12 +349,17 @@ class Reply:
             await asyncio.sleep(wait)
 
 
-def _spoken(said: Said) -> list[_Segment]:
+def heard_of(segments: Sequence[Segment], ms: float) -> str:
+    """The words of `segments` that were heard when `ms` of the reply were."""
+    heard = [s.heard(ms) for s in segments if s.start_ms < ms]
+    return " ".join(h for h in heard if h)
+
+
+def _spoken(said: Said) -> list[Segment]:
     """The segments of which all sound was sent, as far as is known: all but the last."""
     ends = [start for _, start in said.segments[1:]]
     return [
-        _Segment(text, start, end, whole=True)
-        for (text, start), end in zip(said.segments, ends, strict=False)
+        Segment(text, start, end, whole=True) for (text, start), end in zip(said.segments, ends, strict=False)
     ]
 
 

@@ -88,7 +88,7 @@ class Segmenter:
                 if weight <= _MAX:
                     clause = end
                 continue
-            if char == "." and _is_abbreviation(text, i):
+            if char == "." and is_abbreviation(text, i):
                 continue
             if weight >= (3 if self._first else _MIN) or char == "\n":
                 return end if weight <= _MAX or clause is None else clause
@@ -117,7 +117,7 @@ def _past_closers(text: str, at: int) -> int:
     return at
 
 
-def _is_abbreviation(text: str, dot: int) -> bool:
+def is_abbreviation(text: str, dot: int) -> bool:
     """Whether the dot at `dot` belongs to a word such as "Dr.", an initial, or a list number."""
     match = re.search(r"[\w.]+$", text[:dot])
     word = match.group().lower() if match else ""

@@ -17,11 +17,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
 from typing import Any, Literal
 
 from app.dialogue.answers import Answers
-from app.dialogue.config import SessionConfig
+from app.dialogue.config import Ask, SessionConfig
 from app.dialogue.events import (
     Event,
     Failed,
@@ -34,8 +33,9 @@ from app.dialogue.events import (
     TurnDropped,
 )
 from app.dialogue.guards import doubtful
-from app.dialogue.handover import Mirror, Restored, Store
+from app.dialogue.handover import Mirror, Restored, Store, answer_on, answering_state
 from app.dialogue.history import History, to_json
+from app.dialogue.inbox import Asked, Clear, Commit, Inbox
 from app.dialogue.listener import Listener
 from app.dialogue.outbox import Outbox
 from app.dialogue.turn import Turn
@@ -52,7 +52,6 @@ from app.roles import (
 
 log = logging.getLogger(__name__)
 
-_INBOX_S = 60.0
 _LAST_WORDS_S = 15.0
 _RETRY_S = 5.0
 _DROPPED = {
@@ -60,10 +59,6 @@ _DROPPED = {
     "nod": "a word to go on, not a turn",
     "echo": "our own voice came back",
 }
-
-
-class _Commit:
-    """In the inbox: the utterance ends here."""
 
 
 class Session:
@@ -104,11 +99,8 @@ class Session:
         self._on_event = on_event
         self._on_speculation = on_speculation
         self._now = now
-        self._inbox: asyncio.Queue[Samples | _Commit] = asyncio.Queue()
-        self._inbox_s = 0.0
-        self._heard_to = 0
+        self._inbox = Inbox()
         self._begin = 0, 0
-        self._room = asyncio.Event()
         self._ready = asyncio.Event()
         self._answers: Answers | None = None
         self._listener: Listener | None = None
@@ -124,8 +116,7 @@ class Session:
         # Where each utterance begins that is over and has no final words yet, by turn, in order.
         self._unheard: dict[str, int] = {}
         self._typed: dict[str, Turn] = {}
-        # Up to where there was sound when the client ended an utterance, for those still in the inbox.
-        self._commits: deque[int] = deque()
+        self._asked: dict[str, Turn] = {}
         self._restored = restored
         # Turns that will be heard once more, and what clients were told of them.
         self._again = deque(restored.hearing if restored else ())
@@ -144,15 +135,10 @@ class Session:
     async def hear(self, samples: Samples) -> None:
         """The next sound (float32 mono 16 kHz, any length). Waits while 60 s are queued, so that
         a sender faster than the cores is slowed, not dropped."""
-        while self._inbox_s > _INBOX_S and not self._closed:
-            self._room.clear()
-            await self._room.wait()
-        if len(samples) and not self._closed:
+        if await self._inbox.room() and len(samples):
             if self._mirror is not None:
-                self._mirror.sound(samples, self._heard_to)
-            self._heard_to += len(samples)
-            self._inbox_s += len(samples) / SAMPLE_RATE
-            self._inbox.put_nowait(samples)
+                self._mirror.sound(samples, self._inbox.heard_to)
+            self._inbox.sound(samples)
 
     @property
     def safe(self) -> tuple[float, dict[str, Any]] | None:
@@ -162,10 +148,43 @@ class Session:
             return None
         return self._mirror.sound_to / SAMPLE_RATE * 1000, self._mirror.told.get("at_door", {})
 
+    @property
+    def heard_s(self) -> float:
+        """How much sound has come, in seconds."""
+        return self._inbox.heard_to / SAMPLE_RATE
+
     def commit(self) -> None:
         """The utterance ends with the sound given so far (push-to-talk)."""
-        self._commits.append(self._heard_to)
-        self._inbox.put_nowait(_Commit())
+        self._inbox.put(Commit())
+
+    def clear(self) -> None:
+        """What is being said is not to be heard: no words of it, no answer."""
+        self._inbox.put(Clear())
+
+    def respond(self, ask: Ask) -> str:
+        """Answer the conversation, up to all that was said by now; gives the turn's id. Waits until a reply
+        that runs is over."""
+        turn = self._new_turn("text")
+        turn.clock.mark(Stage.ENDPOINT)
+        self._asked[turn.id] = turn
+        self._inbox.put(Asked(turn, ask))
+        return turn.id
+
+    def withdraw(self, turn_id: str) -> bool:
+        """A reply that was asked for is not wanted any more; whether it had not begun. Its turn is completed
+        as an interrupted one."""
+        if (turn := self._asked.get(turn_id)) is None:
+            return False
+        turn.interrupted = True
+        return True
+
+    async def ready(self) -> None:
+        """Wait until the models are there."""
+        await self._ready.wait()
+
+    def truncate(self, turn_id: str, ms: float) -> None:
+        """Of that turn's reply no more than `ms` were heard."""
+        self._replies.truncate(turn_id, ms)
 
     def say(self, text: str, *, stream: bool = True) -> None:
         """A typed turn. It stops a reply that is running. With `stream` false the reply's text
@@ -200,6 +219,11 @@ class Session:
             self._listener.configure(config)
 
     @property
+    def listened_s(self) -> float:
+        """How many seconds of the session's audio were listened to."""
+        return self._listener.position / SAMPLE_RATE if self._listener is not None else 0.0
+
+    @property
     def state(self) -> Literal["loading", "listening", "hearing", "thinking", "speaking"]:
         """What the session is at, for pages and logs."""
         if self._answers is None:
@@ -215,7 +239,7 @@ class Session:
         if self._closed:
             return
         self._closed = True
-        self._room.set()
+        self._inbox.close()
         self.interrupt("closed")
         # Words that are being said are still transcribed and kept; nobody hears an answer.
         if self._listener is not None:
@@ -237,7 +261,7 @@ class Session:
     async def abandon(self) -> None:
         """Another process has the session: stop without a word. Idempotent."""
         self._closed = self.moved = True
-        self._room.set()
+        self._inbox.close()
         for task in self._tasks:
             task.cancel()
         while self._tasks:
@@ -277,22 +301,24 @@ class Session:
                 self._go_on(self._restored)
             self._ready.set()
             while True:
-                item = await self._inbox.get()
+                item = await self._inbox.take()
                 try:
-                    if not isinstance(item, _Commit):
-                        self._inbox_s -= len(item) / SAMPLE_RATE
-                        self._room.set()
-                        await listener.take(item)
-                        continue
-                    self._commits.popleft()
-                    if listener.hearing:
-                        listener.end()
+                    if isinstance(item, Commit):
+                        self._end(listener)
+                    elif isinstance(item, Clear):
+                        listener.discard()
+                    elif isinstance(item, Asked):
+                        self._spawn(self._answer_asked(item.turn, item.ask), "hear")
                     else:
-                        self._emit(
-                            Notice("NOTHING_HEARD", "Nothing was heard to answer: speak, then commit.")
-                        )
+                        await listener.take(item)
                 except ColloquyError as error:
                     self._fail(error, None)
+
+    def _end(self, listener: Listener) -> None:
+        if listener.hearing:
+            listener.end()
+        else:
+            self._emit(Notice("NOTHING_HEARD", "Nothing was heard to answer: speak, then commit."))
 
     async def _when_ready(self) -> RoleSet:
         while True:
@@ -342,6 +368,8 @@ class Session:
                 if turn.recording is not None:
                     floor.learn(turn.recording)
                 self._transcribed(turn, utterance, final)
+                if not self.config.turn.interrupt:
+                    await replies.over()
                 self._reply_to(turn)
 
     def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords) -> None:
@@ -357,6 +385,7 @@ class Session:
                 final.language,
                 final.confidence,
                 doubtful(final.confidence, final.no_speech),
+                start=utterance.start / SAMPLE_RATE,
             )
         )
 
@@ -366,14 +395,28 @@ class Session:
             del self._typed[turn.id]
             self._reply_to(turn)
 
+    async def _answer_asked(self, turn: Turn, ask: Ask) -> None:
+        # Behind what was said before it and has no final words yet.
+        async with self._finishing:
+            await self._replies.over()
+            del self._asked[turn.id]
+            if self._closed or turn.interrupted:
+                self._only_note(turn)
+            else:
+                self._replies.respond(turn, ask)
+
     def _reply_to(self, turn: Turn) -> None:
-        if not self._closed:
+        asked = turn.source == "text" or self.config.respond == "auto"
+        if asked and not self._closed:
             self._replies.begin(turn)
-            return
-        # Nobody is there to hear an answer.
+        else:
+            self._only_note(turn)
+
+    def _only_note(self, turn: Turn) -> None:
+        """Nobody wants an answer, or is there to hear it."""
         self._replies.drop_draft()
         self._replies.note(turn)
-        turn.interrupted = True
+        turn.interrupted = turn.interrupted or self._closed
         self._complete(turn)
 
     def _complete(self, turn: Turn) -> None:
@@ -387,6 +430,9 @@ class Session:
                 turn.audio_ms,
                 turn.interrupted,
                 turn.latency,
+                turn.ended.reason == "length",
+                turn.ended.prompt_tokens,
+                turn.ended.completion_tokens,
             )
         )
         self._spawn(self._keep(turn), "keep")
@@ -408,22 +454,12 @@ class Session:
             "turns": self._answers.turns,
             "listen_from": self._calm_to(),
             "typed": [[t.transcript, t.stream_text] for t in self._typed.values()],
-            "commits": list(self._commits),
+            "commits": list(self._inbox.commits),
             "at_door": self.at_door,
             "hearing": [*self._unheard, *self._listener.turns, *self._again],
         }
         if (answering := self._answers.answering) is not None:
-            turn, reply = answering
-            state["answering"] = {
-                "id": turn.id,
-                "number": turn.number,
-                "source": turn.source,
-                "transcript": turn.transcript,
-                "created_at": turn.created_at.isoformat(),
-                "stream_text": turn.stream_text,
-                "written": reply.written,
-                "span": turn.span,
-            }
+            state["answering"] = answering_state(*answering)
         return state
 
     def _calm_to(self) -> int:
@@ -444,18 +480,9 @@ class Session:
         self.outbox.refill(restored.events)
         if self._mirror is not None:
             self._mirror.begin_with(restored)
-        self._heard_to = restored.listen_from
-        self._begin = restored.listen_from, restored.listen_from
-        if restored.sound:
-            self._begin = restored.sound[0][0], restored.listen_from
-            self._heard_to = restored.sound[-1][0] + len(restored.sound[-1][1])
-            commits = deque(restored.state.get("commits", ()))
-            for at, samples in restored.sound:
-                self._inbox_s += len(samples) / SAMPLE_RATE
-                self._inbox.put_nowait(samples)
-                while commits and commits[0] <= at + len(samples):
-                    self._commits.append(commits.popleft())
-                    self._inbox.put_nowait(_Commit())
+        begin = restored.listen_from
+        self._begin = restored.sound[0][0] if restored.sound else begin, begin
+        self._inbox.refill(begin, restored.sound, restored.state.get("commits", ()))
 
     def _go_on(self, restored: Restored) -> None:
         """Answer on, once the models are there."""
@@ -468,17 +495,9 @@ class Session:
 
     def _answer_on(self, found: dict[str, Any], restored: Restored) -> None:
         turn = self._new_turn("text")
-        turn.id, turn.number, turn.source = found["id"], found["number"], found["source"]
-        turn.transcript, turn.stream_text = found["transcript"], found["stream_text"]
-        turn.created_at = datetime.fromisoformat(found["created_at"])
-        if (final := restored.final(turn.id)) is not None:
-            turn.transcription_id, turn.words = final.transcription_id, final.words
-            turn.language, turn.confidence = final.language, final.confidence
-        if found["span"]:
-            turn.span = begin, end = tuple(found["span"])
-            turn.recording = restored.between(begin, end)
+        said = answer_on(turn, found, restored)
         turn.clock.mark(Stage.ENDPOINT)
-        self._replies.go_on(turn, restored.said(turn.id, written=found["written"]))
+        self._replies.go_on(turn, said)
 
     # --- small things --------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from app.observability.clock import Stage, TurnClock
 from app.observability.logs import new_trace_id
-from app.roles import Samples, Word
+from app.roles import LlmEnd, Samples, Word
 
 
 @dataclass(slots=True)
@@ -40,8 +40,12 @@ class Turn:
     failed: bool = False
     complete: bool = False
     stream_text: bool = True
+    kept: bool = True
+    """Whether the reply becomes part of the conversation."""
     over: Literal["silence", "reply", "end of reply"] = "silence"
     """What was being heard when the person began to speak."""
+    ended: LlmEnd = field(default_factory=lambda: LlmEnd("stop"))
+    """What the language model said of its reply."""
     drafts: int = 0
     """How many replies were begun on a guess that the turn is over."""
 

@@ -112,6 +112,16 @@ class Utterance:
         return join_words([w.text for w in self._done_words] + self._agreement.firm)
 
     @property
+    def closed(self) -> tuple[Word, ...]:
+        """The words of the chunks that are over; times in seconds from the utterance's first sample."""
+        return tuple(self._done_words)
+
+    @property
+    def heard_to(self) -> int:
+        """Up to which sample there is sound in `text`."""
+        return self._heard_to
+
+    @property
     def text(self) -> str:
         """All words so far, the soft ones included."""
         return join_words([w.text for w in self._done_words] + self._agreement.firm + self._agreement.soft)
@@ -161,7 +171,7 @@ class Utterance:
         if self._busy(self._pass) or self._busy(self._final) or self._busy(self._closing_chunk):
             return
         if end - self._chunk_start > _CHUNK_MAX:
-            cut = self._quietest(end - _CUT_SEARCH, end)
+            cut = quietest(self._audio, end - _CUT_SEARCH, end)
             self._closing_chunk = asyncio.create_task(self._close_chunk(self._run_final(cut), cut))
         elif end - self._heard_to >= self._step:
             self._pass = asyncio.create_task(self._partial_pass(end))
@@ -312,12 +322,13 @@ class Utterance:
         self._agreement = Agreement()
         self._chunk_start = self._heard_to = end
 
-    def _quietest(self, begin: int, end: int) -> int:
-        """The sample in [begin, end) around which 60 ms are the most silent."""
-        sound: Samples = self._audio.view(begin, end)
-        size = int(0.06 * SAMPLE_RATE)
-        blocks = sound[: len(sound) // size * size].reshape(-1, size)
-        return begin + int(np.square(blocks).sum(axis=1).argmin()) * size + size // 2
+
+def quietest(audio: AudioBuffer, begin: int, end: int) -> int:
+    """The sample in [begin, end) of `audio` around which 60 ms are the most silent."""
+    sound: Samples = audio.view(begin, end)
+    size = int(0.06 * SAMPLE_RATE)
+    blocks = sound[: len(sound) // size * size].reshape(-1, size)
+    return begin + int(np.square(blocks).sum(axis=1).argmin()) * size + size // 2
 
 
 def timed(transcript: Transcript, seconds: float) -> list[Word]:

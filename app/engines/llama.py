@@ -18,11 +18,26 @@ import time
 import urllib.request
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from app.roles import ChatMessage, EngineFailed, EngineInfo, Job, LlmOptions
+from app.engines.tool_calls import CallReader, call_schema
+from app.roles import (
+    BadInput,
+    ChatMessage,
+    ColloquyError,
+    ContextTooLong,
+    EngineFailed,
+    EngineInfo,
+    Job,
+    LlmEnd,
+    LlmOptions,
+    LlmPiece,
+    Tool,
+    ToolCall,
+)
 
 _BATCH = 32
 """Tokens of a prompt read in one go on the CPU, about 0.3 s on one core. Work stops between
@@ -130,9 +145,58 @@ class Llama:
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[LlmPiece, None]:
         """See `LanguageModel`. One request of an owner runs at a time; those of owners beyond the
         slots wait in order of arrival."""
+        if options.tools and options.tool_choice != "none":
+            async with aclosing(self._reply_or_call(messages, options, job)) as pieces:
+                async for piece in pieces:
+                    if piece is None:
+                        break
+                    yield piece
+                else:
+                    return
+        count = _Count()
+        body = _body(messages) | _wishes(options)
+        if options.json_schema is not None:
+            body["json_schema"] = dict(options.json_schema) or {"type": "object"}
+        async with aclosing(self._write(body, job, count)) as written:
+            async for text in written:
+                yield text
+        yield LlmEnd(count.reason, count.prompt, count.completion)
+
+    async def _reply_or_call(
+        self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
+    ) -> AsyncGenerator[LlmPiece | None, None]:
+        """Text and calls of tools. None, first and last, if the model does not see that it has the answer
+        to its call.
+
+        The core's own way with tools neither keeps small models to the form that it reads, nor reads any
+        other; so the calls are found here."""
+        body = _body(messages, options.tools) | _wishes(options)
+        if schema := _call_or_reply_schema(options):
+            body["json_schema"] = schema
+        answered = options.tool_choice == "auto" and messages[-1].role == "tool"
+        reader, count = CallReader(options.tools), _Count()
+        async with aclosing(self._write(body, job, count)) as written:
+            async for text in written:
+                pieces = reader.feed(text)
+                # A model that was taught to call tools would have used the tags.
+                if answered and reader.calls and not reader.tagged:
+                    yield None
+                    return
+                answered = answered and not pieces
+                for piece in pieces:
+                    yield piece
+                if reader.done:
+                    break
+        for piece in reader.finish():
+            yield piece
+        called = reader.calls > 0 and reader.complete
+        yield LlmEnd("tool_calls" if called else count.reason, count.prompt, count.completion)
+
+    async def _write(self, body: dict[str, Any], job: Job, count: _Count) -> AsyncGenerator[str, None]:
+        """The text of a reply as the model writes it."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
         stop = threading.Event()
@@ -142,13 +206,12 @@ class Llama:
                 loop.call_soon_threadsafe(pieces.put_nowait, item)
 
         def on_chunk(chunk: Any) -> None:
+            count.take(chunk)
             if text := _text_of(chunk):
                 put(text)
-            if timings := chunk.get("timings"):
-                used = sum(timings[n] for n in ("cache_n", "prompt_n", "predicted_n"))
-                self._on_usage(used / self._context_tokens * 100)
+            if "timings" in chunk:
+                self._on_usage((count.prompt + count.completion) / self._context_tokens * 100)
 
-        body = _body(messages) | {"max_tokens": options.max_tokens, "temperature": options.temperature}
         running = self._start(await self._take(job.owner), body, stop, on_chunk)
         running.add_done_callback(lambda ended: put(ended.exception()))
         try:
@@ -159,7 +222,7 @@ class Llama:
         finally:
             stop.set()
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: tuple[Tool, ...] = ()) -> None:
         """Read `messages` into the owner's cache, so that a reply to what begins like them starts
         sooner. Costs the same work as reading them later would; what was read before a
         cancellation counts. Nothing is done for a new owner while all slots are busy."""
@@ -168,13 +231,15 @@ class Llama:
             return
         stop = threading.Event()
         # Without what leads over to the answer: there will be more to read before it.
-        body = _body(messages) | {"max_tokens": 0, "add_generation_prompt": False}
+        body = _body(messages, tools) | {"max_tokens": 0, "add_generation_prompt": False}
         try:
             await asyncio.wait([self._start(await self._take(job.owner), body, stop)])
         finally:
             stop.set()
 
-    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+    async def completeness(
+        self, messages: Sequence[ChatMessage], job: Job, tools: tuple[Tool, ...] = ()
+    ) -> float | None:
         """See `Completeness`. What it costs is to read those words that `prepare` has not, and one token:
         25 ms for 0.5 B parameters on one core. None while all slots are busy, or where the model's chat
         template rewrites what a person says."""
@@ -182,7 +247,7 @@ class Llama:
         if not mine and all(slot.busy for slot in self._slots):
             return None
         words = messages[-1].content.rstrip(_CLOSING)
-        read = await asyncio.to_thread(self._rendered, [*messages[:-1], ChatMessage("user", words)])
+        read = await asyncio.to_thread(self._rendered, [*messages[:-1], ChatMessage("user", words)], tools)
         end = read.rfind(words) if words else -1
         if end < 0:
             return None
@@ -201,12 +266,12 @@ class Llama:
             stop.set()
         return found[0] if found else None
 
-    def _rendered(self, messages: Sequence[ChatMessage]) -> str:
+    def _rendered(self, messages: Sequence[ChatMessage], tools: tuple[Tool, ...]) -> str:
         """The prompt that the model's chat template makes of `messages`: blocking, 1 ms. The library
         gives it on its listener only."""
         request = urllib.request.Request(
             f"{self._server.listening_address}/apply-template",
-            json.dumps(_body(messages) | {"add_generation_prompt": False}).encode(),
+            json.dumps(_body(messages, tools) | {"add_generation_prompt": False}).encode(),
             {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
         try:
@@ -269,7 +334,7 @@ class Llama:
         # Moved text remembers what stood before it, so never that of somebody else.
         reuse = _REUSE if slot.owner and slot.owner == slot.holds else 0
         body = body | {"id_slot": slot.id, "n_cache_reuse": reuse, "return_progress": True}
-        failure: list[EngineFailed] = []
+        failure: list[ColloquyError] = []
 
         def heard(chunk: Any) -> bool:
             try:
@@ -277,7 +342,7 @@ class Llama:
                 slot.holds = slot.owner
                 if not stop.is_set():
                     on_chunk(chunk)
-            except EngineFailed as error:
+            except ColloquyError as error:
                 failure.append(error)
                 return True
             return stop.is_set() or self._closed
@@ -290,6 +355,8 @@ class Llama:
                     self._server.handle_completions(body, heard)
                 else:
                     self._server.handle_chat_completions(body, heard)
+            except ValueError as error:  # before anything is done
+                raise BadInput(f"the language model cannot do that: {error}") from error
             except Exception as error:
                 raise EngineFailed(f"the language model failed: {error}") from error
             if failure or (self._closed and not stop.is_set()):
@@ -308,18 +375,105 @@ class Llama:
         return running
 
 
-def _body(messages: Sequence[ChatMessage]) -> dict[str, Any]:
-    return {
-        "messages": [{"role": m.role, "content": m.content} for m in messages],
+@dataclass(slots=True)
+class _Count:
+    """Why a reply ended, and its tokens so far."""
+
+    reason: Literal["stop", "length"] = "stop"
+    prompt: int = 0
+    completion: int = 0
+
+    def take(self, chunk: Any) -> None:
+        """Learn from a chunk of the stream."""
+        if progress := chunk.get("prompt_progress"):
+            self.prompt = progress["total"]
+        if _text_of(chunk):
+            self.completion += 1
+        if timings := chunk.get("timings"):
+            self.prompt = timings["cache_n"] + timings["prompt_n"]
+            self.completion = timings["predicted_n"]
+        if chunk.get("choices") and chunk["choices"][0].get("finish_reason") == "length":
+            self.reason = "length"
+
+
+def _body(messages: Sequence[ChatMessage], tools: tuple[Tool, ...] = ()) -> dict[str, Any]:
+    """A request. Where no tools are offered, old calls are left out and only their results stay: a small
+    model that sees a call writes the next, whatever it was asked."""
+    body: dict[str, Any] = {
+        "messages": [_message(m) for m in messages if m.content or tools or not m.tool_calls],
         "stream": True,
         "cache_prompt": True,
     }
+    if tools:
+        for message, m in zip(body["messages"], messages, strict=True):
+            if m.tool_calls:
+                message["tool_calls"] = [_call(c) for c in m.tool_calls]
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": t.name,
+                    "description": t.description,
+                    "parameters": dict(t.parameters) or {"type": "object", "properties": {}},
+                },
+            }
+            for t in tools
+        ]
+        # The core shows the tools all the same; it only does not look for calls.
+        body["tool_choice"] = "none"
+    return body
+
+
+def _message(m: ChatMessage) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": m.role, "content": m.content}
+    return message | {"tool_call_id": m.tool_call_id} if m.role == "tool" else message
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    arguments = call.arguments
+    try:
+        json.loads(arguments)
+    except ValueError:  # which the core would refuse
+        arguments = json.dumps({"arguments": arguments})
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _wishes(options: LlmOptions) -> dict[str, Any]:
+    """What is asked of the writing."""
+    wishes: dict[str, Any] = {"max_tokens": options.max_tokens or -1, "temperature": options.temperature}
+    if options.top_p is not None:
+        wishes["top_p"] = options.top_p
+    if options.seed is not None:
+        wishes["seed"] = options.seed % 2**32
+    if options.stop:
+        wishes["stop"] = list(options.stop)
+    return wishes
+
+
+def _call_or_reply_schema(options: LlmOptions) -> dict[str, Any] | None:
+    """What a reply that may be a call must be, if that is not left to the model."""
+    tools, choice = options.tools, options.tool_choice
+    if choice == "auto":
+        if options.json_schema is None:
+            return None
+        return {"anyOf": [call_schema(tools), dict(options.json_schema) or {"type": "object"}]}
+    if choice != "required":
+        tools = tuple(tool for tool in tools if tool.name == choice)
+        if not tools:
+            raise BadInput(f"there is no tool {choice!r} to be chosen", field="tool_choice")
+    return call_schema(tools)
 
 
 def _check(chunk: Any) -> None:
-    """Raises `EngineFailed` for an error in the stream."""
+    """Raises what an error in the stream means."""
     if "error" in chunk:
-        raise EngineFailed(f"the language model refused: {chunk['error'].get('message', chunk['error'])}")
+        error = chunk["error"]
+        if error.get("type") == "exceed_context_size_error":
+            raise ContextTooLong(
+                f"the conversation has {error['n_prompt_tokens']} tokens, and the language model's context "
+                f"window {error['n_ctx']}: send less, or set LLM_CONTEXT_TOKENS"
+            )
+        raise EngineFailed(f"the language model refused: {error.get('message', error)}")
 
 
 def _text_of(chunk: Any) -> str:

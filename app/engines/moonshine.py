@@ -15,7 +15,7 @@ import numpy as np
 
 from app.engines.ort_session import OrtSession
 from app.engines.workers import Workers
-from app.roles import SAMPLE_RATE, EngineInfo, Job, Samples, SttOptions, Transcript, Word
+from app.roles import SAMPLE_RATE, BadInput, EngineInfo, Job, Samples, SttOptions, Transcript, Word
 
 _START, _END = 1, 2
 _HEADS, _HEAD_SIZE = 8, 36
@@ -46,6 +46,12 @@ class Moonshine:
 
     async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
         """See `SpeechToText`. Under 0.25 s of audio there is nothing to hear."""
+        if options.translate:
+            raise BadInput(
+                "Moonshine cannot translate: start the server with STT_PROVIDER=whisper "
+                "and STT_MODEL_NAME=whisper-base",
+                field="model",
+            )
         if len(audio) < _MIN_SAMPLES:
             return Transcript("", confidence=0.0, no_speech=1.0)
         return await self._workers.run(job, self._transcribe, audio)

@@ -100,8 +100,11 @@ class Whisper:
                 field="model",
             )
         if options.language is not None and options.language not in self._model.supported_languages:
-            known = ", ".join(self._model.supported_languages)
-            raise BadInput(f"{self._name} hears these languages: {known}", field="language")
+            raise BadInput(
+                f"{self._name} does not hear the language {options.language!r}"
+                + (": it hears English only" if not self._model.model.is_multilingual else ""),
+                field="language",
+            )
         if len(audio) < _MIN_SAMPLES:
             return Transcript("", confidence=0.0, no_speech=1.0)
         return await self._workers.run(job, self._transcribe, audio, options)
@@ -135,11 +138,12 @@ class Whisper:
         language = (options.language if multilingual else "en") or self._detect(encoded)
         task = "translate" if options.translate else "transcribe"
         tokenizer = Tokenizer(model.hf_tokenizer, multilingual, task=task, language=language)
+        hotwords = ", ".join(options.vocabulary)
+        context = tokenizer.encode(" " + options.prompt.strip()) if options.prompt else []
+        # Together they get half of the model's tokens: the other half is for what is heard.
+        room = model.max_length // 2 - 1 - (len(tokenizer.encode(" " + hotwords)) if hotwords else 0)
         prompt = model.get_prompt(
-            tokenizer,
-            tokenizer.encode(" " + options.prompt.strip()) if options.prompt else [],
-            without_timestamps=True,
-            hotwords=", ".join(options.vocabulary) or None,
+            tokenizer, context[-room:] if room > 0 else [], without_timestamps=True, hotwords=hotwords or None
         )
         bound = 16 + int(features.shape[-1] / _FRAMES_PER_SECOND * _TOKENS_PER_SECOND)
         result = model.model.generate(

@@ -13,6 +13,7 @@ from app.roles import (
     EngineInfo,
     Job,
     LanguageModel,
+    LlmEnd,
     LlmOptions,
     LlmPiece,
     Samples,
@@ -20,6 +21,7 @@ from app.roles import (
     SpeechToText,
     SttOptions,
     TextToSpeech,
+    Tool,
     Transcript,
     Voice,
 )
@@ -70,14 +72,15 @@ class MeasuredLlm:
         """Close the engine."""
         await self._inner.close()
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: tuple[Tool, ...] = ()) -> None:
         """See `LanguageModel`."""
-        await self._inner.prepare(messages, job)
+        await self._inner.prepare(messages, job, tools)
 
     async def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[LlmPiece, None]:
-        """See `LanguageModel`. A piece of text counts as a token, which it is for most models."""
+        """See `LanguageModel`. A piece of text, or of a call, counts as a token, which it is for most
+        models."""
         waiting = self._metrics.llm_request_queue_length
         began = time.monotonic()
         first = 0.0
@@ -86,11 +89,12 @@ class MeasuredLlm:
         waiting.inc()
         try:
             async for piece in stream:
-                pieces += 1
-                if pieces == 1:
-                    waiting.dec()
-                    first = time.monotonic()
-                    self._metrics.llm_ttft_seconds.observe(first - began)
+                if not isinstance(piece, LlmEnd):
+                    pieces += 1
+                    if pieces == 1:
+                        waiting.dec()
+                        first = time.monotonic()
+                        self._metrics.llm_ttft_seconds.observe(first - began)
                 yield piece
         finally:
             if not pieces:

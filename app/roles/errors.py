@@ -49,6 +49,12 @@ class TooLarge(ColloquyError):
     http_status = 413
 
 
+class ContextTooLong(BadInput):
+    """A conversation is longer than what the language model takes."""
+
+    code = "CONTEXT_TOO_LONG"
+
+
 class NotFound(ColloquyError):
     """No such session, voice, turn or file."""
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from app.roles.types import (
     AudioChunk,
     ChatMessage,
+    Embeddings,
     EngineInfo,
     Job,
     LlmOptions,
@@ -22,6 +23,7 @@ from app.roles.types import (
     Samples,
     SpeechOptions,
     SttOptions,
+    Tool,
     Transcript,
     Voice,
 )
@@ -86,16 +88,17 @@ class LanguageModel(Engine, Protocol):
         """Tokens in `text`; an estimate is fine if it errs high."""
         ...
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
-        """A conversation that will soon be asked about, as far as it is known: a model in process
-        reads it ahead, others need not do anything. Failing is no error."""
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: tuple[Tool, ...] = ()) -> None:
+        """A conversation that will soon be asked about, as far as it is known, and the tools that will be
+        offered: a model in process reads it ahead, others need not do anything. Failing is no error."""
         ...
 
     def reply(
         self, messages: Sequence[ChatMessage], options: LlmOptions, job: Job
     ) -> AsyncGenerator[LlmPiece, None]:
         """The reply to `messages`, piece by piece. Closing the generator stops the work. What the engine
-        cannot do of what `options` ask for is `BadInput`."""
+        cannot do of what `options` ask for is `BadInput`, and a conversation that is longer than its
+        window `ContextTooLong`."""
         ...
 
 
@@ -103,7 +106,9 @@ class Completeness(Protocol):
     """Whether what a person has said is likely to be all, by its words. A language model in process can
     tell: it has them in its cache already."""
 
-    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+    async def completeness(
+        self, messages: Sequence[ChatMessage], job: Job, tools: tuple[Tool, ...] = ()
+    ) -> float | None:
         """How likely (0–1) the last message, a person's, ends where it does: the probability that its
         sentence is closed there, whatever punctuation it has. In the middle of a sentence that is below
         0.01, at the end of one above 0.1. None if it is not known soon."""
@@ -132,6 +137,19 @@ class TextToSpeech(Engine, Protocol):
         it; such words at the end may come on a last chunk that has no samples. Where the end of the
         sound is cut, the last word's end may lie a little behind it. A voice that does not know
         leaves `words` empty."""
+        ...
+
+
+class TextEmbedding(Engine, Protocol):
+    """Places texts so that those that mean the same lie near each other."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        ...
+
+    async def embed(self, texts: Sequence[str], job: Job) -> Embeddings:
+        """Where `texts` lie. Of a text that is longer than the model reads, the beginning counts."""
         ...
 
 

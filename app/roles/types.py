@@ -133,7 +133,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class LlmOptions:
-    """`max_tokens` of the reply; `temperature` 0–2; `top_p` 0–1.
+    """`max_tokens` of the reply, 0 for as many as the engine writes; `temperature` 0–2; `top_p` 0–1.
 
     `tool_choice` is "auto", "none", "required", or the name of the one tool to be called. `json_schema`
     makes the reply JSON: a JSON Schema, or `{}` for any object. `stop` ends the reply where the model
@@ -196,6 +196,15 @@ class SpeechOptions:
     language: str = "en"
     speed: float = 1.0
     cfg_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What texts mean: `vectors` float32[n, dimensions], a row a text in the order given, each of length
+    1, so that the product of two is their cosine. `tokens`: how many were read."""
+
+    vectors: npt.NDArray[np.float32]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

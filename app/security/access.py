@@ -41,12 +41,14 @@ class Access:
         self._secret = secret
 
     def owner(self, headers: Mapping[str, str]) -> str:
-        """Whose request this is, from its `Authorization: Bearer KEY`. Raises `NotAllowed`."""
-        self.check_origin(headers)
+        """Whose request this is, from its `Authorization: Bearer KEY` (or `Token KEY`). Raises `NotAllowed`.
+
+        Who shows a key may do so from the page of another site: browsers never add one by themselves."""
         if self._local_only:
+            self.check_origin(headers)
             return "local"
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
+        if scheme.lower() in ("bearer", "token"):
             for key in self._keys:
                 if hmac.compare_digest(given.strip().encode(), key):
                     return "key-" + hashlib.sha256(key).hexdigest()[:16]
@@ -70,15 +72,22 @@ class Access:
 
     def session_owner(self, token: str, session_id: str) -> str:
         """Whose session `token` opens. Raises `NotAllowed` if it does not open `session_id`."""
+        named, owner = self.opened(token)
+        if named != session_id:
+            raise NotAllowed("the session token is of another session")
+        return owner
+
+    def opened(self, token: str) -> tuple[str, str]:
+        """The session that `token` opens, and whose it is. Raises `NotAllowed`."""
         try:
             payload, signature = (_unb64(part) for part in token.split("."))
             named, owner, until = payload.decode().split("|")
             good = hmac.compare_digest(self._sign(payload), signature) and int(until) > time.time()
         except ValueError:
             good, named, owner = False, "", ""
-        if not good or named != session_id:
+        if not good:
             raise NotAllowed("the session token is wrong or has run out: create a new session")
-        return owner
+        return named, owner
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._secret, payload, "sha256")

@@ -20,6 +20,7 @@ from app.roles import (
     Samples,
     SpeechOptions,
     SttOptions,
+    Tool,
     Transcript,
     Voice,
 )
@@ -69,10 +70,12 @@ class InstantLlm:
     def count_tokens(self, text: str) -> int:
         return len(text) // 4 + 1
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()) -> None:
         pass
 
-    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+    async def completeness(
+        self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()
+    ) -> float | None:
         return None
 
     async def reply(

@@ -28,6 +28,7 @@ from app.roles import (
     SpeechOptions,
     SttOptions,
     TextToSpeech,
+    Tool,
     Transcript,
     Voice,
     Word,
@@ -54,7 +55,7 @@ class ByHeart:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()) -> None:
         pass
 
     async def reply(
@@ -132,13 +133,15 @@ class Remembering:
         self._keep(name, found)
         return found
 
-    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
+    async def completeness(
+        self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()
+    ) -> float | None:
         asked = repr([(m.role, m.content) for m in messages])
         name = hashlib.sha256(f"{self.info.name} {self.info.model} {asked}".encode()).hexdigest()
         if (kept := self._recall(name)) is not None:
             return float(kept)
         # Of nobody's: sessions come and go, and their caches with them.
-        found: float | None = await self._engine.completeness(messages, Job("", job.urgency))
+        found: float | None = await self._engine.completeness(messages, Job("", job.urgency), tuple(tools))
         if found is not None:
             self._keep(name, found)
         return found

@@ -29,6 +29,7 @@ from app.roles import (
     SpeechToText,
     SttOptions,
     TextToSpeech,
+    Tool,
     Transcript,
     Vad,
     VadStream,
@@ -211,8 +212,10 @@ class _Completeness:
     def __init__(self, judge: Completeness, cost: float) -> None:
         self._judge, self._cost = judge, cost
 
-    async def completeness(self, messages: Sequence[ChatMessage], job: Job) -> float | None:
-        return await virtual_loop().call(self._cost, self._judge.completeness(messages, job))
+    async def completeness(
+        self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()
+    ) -> float | None:
+        return await virtual_loop().call(self._cost, self._judge.completeness(messages, job, tuple(tools)))
 
 
 class _Stt(_Wrapped):

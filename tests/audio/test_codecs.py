@@ -186,7 +186,7 @@ def test_an_opus_encoder_can_be_used_again_after_flush():
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.sampled_from(["pcm16", "pcm8", "mulaw", "opus"]),
+    st.sampled_from(["pcm16", "pcm8", "mulaw", "alaw", "opus"]),
     st.sampled_from([(16000, 24000), (22050, 24000), (24000, 24000), (22050, 8000)]),
     st.lists(st.integers(1, 2000), min_size=1, max_size=6),
 )
@@ -201,7 +201,7 @@ def test_how_a_voice_is_cut_does_not_change_what_is_sent(codec, rates, sizes):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from(["pcm16", "pcm8", "mulaw"]),
+    st.sampled_from(["pcm16", "pcm8", "mulaw", "alaw"]),
     st.sampled_from(RATES),
     st.binary(min_size=2, max_size=4000),
     st.lists(st.integers(1, 400), min_size=1, max_size=6),
@@ -216,7 +216,7 @@ def test_how_it_was_cut_into_packets_does_not_change_what_is_heard(codec, rate, 
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.sampled_from(["pcm16", "pcm8", "mulaw", "opus"]),
+    st.sampled_from(["pcm16", "pcm8", "mulaw", "alaw", "opus"]),
     st.lists(st.binary(max_size=300), min_size=1, max_size=10),
 )
 def test_random_bytes_are_sound_or_bad_audio(codec, packets):

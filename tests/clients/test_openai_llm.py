@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,25 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import make_settings, running
+from dialogue.scripted import CountingStt, LoudVad, ToneTts
+from serving import make_settings, running, scripted
 from wire_client import talking
 
 from app.clients.openai_llm import OpenAiLlm
-from app.roles import ChatMessage, EngineFailed, Job, LlmOptions, Misconfigured
+from app.roles import (
+    BadInput,
+    ChatMessage,
+    ContextTooLong,
+    EngineFailed,
+    Job,
+    LlmEnd,
+    LlmOptions,
+    LlmPiece,
+    Misconfigured,
+    Tool,
+    ToolCall,
+    ToolCallPiece,
+)
 
 KEY = "a-key-for-the-test"
 QUESTION = [ChatMessage("user", "What is the capital of France? Answer with one word.")]
@@ -46,7 +61,7 @@ def client(url: str, **changes: Any) -> OpenAiLlm:
 
 async def written(llm: OpenAiLlm, messages: list[ChatMessage], tokens: int = 32) -> list[str]:
     try:
-        return [piece async for piece in llm.reply(messages, LlmOptions(tokens, 0.0), Job())]
+        return [p async for p in llm.reply(messages, LlmOptions(tokens, 0.0), Job()) if isinstance(p, str)]
     finally:
         await llm.close()
 
@@ -100,6 +115,74 @@ async def test_a_server_that_hangs_is_given_up() -> None:
         await writer.wait_closed()
     server.close()
     await server.wait_closed()
+
+
+WEATHER = Tool(
+    "get_weather",
+    "Get the current weather in a city",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+
+
+@pytest.fixture(scope="module")
+def ours(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a server of ours; of its models only the language model is real."""
+    settings = make_settings(models_dir, tmp_path_factory.mktemp("ours"), api_keys=[KEY])
+    with scripted(settings, vad=LoudVad(), stt=CountingStt(), tts=ToneTts()) as server:
+        yield f"{server.url}/v1"
+
+
+async def all_of(url: str, messages: list[ChatMessage], **options: Any) -> list[LlmPiece]:
+    llm = client(url)
+    try:
+        given = LlmOptions(**({"max_tokens": 60, "temperature": 0.0} | options))
+        return [piece async for piece in llm.reply(messages, given, Job())]
+    finally:
+        await llm.close()
+
+
+async def test_a_reply_ends_with_why_and_what_it_cost(ours: str) -> None:
+    *_, end = await all_of(ours, QUESTION)
+    assert isinstance(end, LlmEnd) and end.reason == "stop"
+    assert end.prompt_tokens > 20 and end.completion_tokens > 0
+    *_, end = await all_of(ours, QUESTION, max_tokens=1, seed=3, top_p=0.9)
+    assert isinstance(end, LlmEnd) and (end.reason, end.completion_tokens) == ("length", 1)
+    pieces = await all_of(ours, QUESTION, max_tokens=0, stop=("a",))
+    assert not any("a" in p for p in pieces if isinstance(p, str))
+
+
+async def test_a_tool_is_called_and_its_result_told(ours: str) -> None:
+    asked = [ChatMessage("user", "What is the weather in Paris?")]
+    for choice in ("auto", "required", "get_weather"):
+        *parts, end = await all_of(ours, asked, tools=(WEATHER, Tool("get_time")), tool_choice=choice)
+        calls = [part for part in parts if isinstance(part, ToolCallPiece)]
+        assert calls and calls[0].id and isinstance(end, LlmEnd) and end.reason == "tool_calls"
+    arguments = "".join(call.arguments for call in calls)
+    assert calls[0].name == "get_weather" and "Paris" in json.loads(arguments)["city"]
+    told = [
+        *asked,
+        ChatMessage("assistant", "", (ToolCall(calls[0].id, "get_weather", arguments),)),
+        ChatMessage("tool", "sunny, 21 degrees", (), calls[0].id),
+    ]
+    said = await all_of(ours, told, tools=(WEATHER,))
+    assert "sunny" in "".join(p for p in said if isinstance(p, str))
+
+
+async def test_a_schema_is_kept(ours: str) -> None:
+    schema = {"type": "object", "properties": {"mood": {"enum": ["blue"]}}, "required": ["mood"]}
+    for wanted in (schema, {}):
+        pieces = await all_of(ours, [ChatMessage("user", "How are you?")], json_schema=wanted)
+        found = json.loads("".join(p for p in pieces if isinstance(p, str)))
+        assert isinstance(found, dict)
+        assert wanted == {} or found["mood"] == "blue"
+
+
+async def test_what_the_server_cannot_do_is_the_askers_fault(ours: str, api: str) -> None:
+    with pytest.raises(BadInput, match="schema"):
+        await all_of(ours, QUESTION, json_schema={"type": "nonsense"})
+    for url in (ours, api):
+        with pytest.raises(ContextTooLong):
+            await all_of(url, [ChatMessage("user", "word " * 3000)])
 
 
 async def test_a_whole_turn_with_a_hosted_model(api: str, models_dir: Path, tmp_path: Path) -> None:

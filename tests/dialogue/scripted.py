@@ -18,6 +18,7 @@ from app.roles import (
     Samples,
     SpeechOptions,
     SttOptions,
+    Tool,
     Transcript,
     Voice,
 )
@@ -82,7 +83,7 @@ class ScriptedLlm:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    async def prepare(self, messages: Sequence[ChatMessage], job: Job) -> None:
+    async def prepare(self, messages: Sequence[ChatMessage], job: Job, tools: Sequence[Tool] = ()) -> None:
         self.prepared.append(messages[-1].content)
 
     async def reply(

@@ -55,7 +55,7 @@ class Rig:
         for part in parts:
             for at in range(0, len(part), 320):
                 await self.session.hear(part[at : at + 320])
-        while self.session._inbox_s > 0.001:
+        while self.session._inbox._seconds > 0.001:
             await asyncio.sleep(0.001)
 
     async def until(self, kind: type[events.Event], count: int = 1) -> list[events.Event]:

@@ -262,6 +262,8 @@ async def test_dying_at_any_moment_loses_nothing(world: World, seed: int) -> Non
     [
         events.SpeechStarted("t", 1.5),
         events.Final("t", "i", "größer 好", (Word("größer", 0.1, 0.5, 0.9),), "de", 0.8, False),
+        events.Partial("t", "a b", "a", 0.8, 1.5, 9.0, (Word("a", 0.1, 0.5, 0.9),)),
+        events.SpeechStopped("t", 2.5, forced=True),
         events.ReplyAudio("t", np.array([0.5, -0.25, 0.0], np.float32), 22050, 12.5, "text"),
         events.TurnComplete("t", 1, "a", "b", 10.0, False, {"endpoint": 1.0}),
         events.Failed("C", "m", "tr", True, None, "f"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -11,9 +12,32 @@ from typing import Any
 import pytest
 
 from app.engines.llama import Llama, _text_of
-from app.roles import ChatMessage, EngineFailed, Job, LlmOptions
+from app.roles import (
+    BadInput,
+    ChatMessage,
+    ContextTooLong,
+    EngineFailed,
+    Job,
+    LlmEnd,
+    LlmOptions,
+    LlmPiece,
+    Tool,
+    ToolCall,
+    ToolCallPiece,
+)
 
 SYSTEM = ChatMessage("system", "You are a friendly voice assistant. Answer in one short sentence.")
+WEATHER = Tool(
+    "get_weather",
+    "Get the current weather in a city",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    },
+)
+CLOCK = Tool("get_time", "Get the current time, without a place")
 PLACES = (
     "Paris Rome Oslo Lima Cairo Delhi Quito Dakar Turin Basel Seoul Hanoi Lagos Minsk Osaka Perth".split()
 )
@@ -106,7 +130,11 @@ def long(topic: str, sentences: int = 14) -> str:
 
 
 async def answer(llama: Llama, messages: Sequence[ChatMessage], owner: str = "", most: int = 6) -> str:
-    return "".join([piece async for piece in llama.reply(messages, LlmOptions(most, 0.0), Job(owner))])
+    return text_of([piece async for piece in llama.reply(messages, LlmOptions(most, 0.0), Job(owner))])
+
+
+def text_of(pieces: Sequence[LlmPiece]) -> str:
+    return "".join(piece for piece in pieces if isinstance(piece, str))
 
 
 async def begun(watch: Watch, requests: int, tokens: int) -> None:
@@ -155,7 +183,7 @@ async def test_more_owners_than_slots_are_all_answered(make: Callable[[int], tup
         nonlocal most
         text = ""
         async for piece in llama.reply(asking(f"Say the word {place}."), LlmOptions(12, 0.0), Job(place)):
-            text += piece
+            text += piece if isinstance(piece, str) else ""
             most = max(most, watch.running)
         return text
 
@@ -284,7 +312,7 @@ async def test_closing_it_ends_what_runs_and_what_waits(make: Callable[[int], tu
 
 async def test_a_prompt_that_does_not_fit_is_refused(make: Callable[[int], tuple[Llama, Watch]]) -> None:
     llama, _ = make(1)
-    with pytest.raises(EngineFailed, match="refused"):
+    with pytest.raises(ContextTooLong, match="LLM_CONTEXT_TOKENS"):
         await answer(llama, asking(long("nobody", 200)), "ann")
     assert await answer(llama, asking("Hello."), "ann")
 
@@ -350,3 +378,162 @@ async def test_whether_words_are_all_is_not_known_while_everybody_is_answered(
     await begun(watch, 1, 1)
     assert await llama.completeness(asking("What time is it?"), Job("bob")) is None
     await reply
+
+
+# --- how a reply ends, and what it must look like ---------------------------------------------------
+
+
+async def pieces_of(
+    llama: Llama, messages: Sequence[ChatMessage], owner: str = "ann", **options: Any
+) -> list[LlmPiece]:
+    given = LlmOptions(**({"max_tokens": 60, "temperature": 0.0} | options))
+    return [piece async for piece in llama.reply(messages, given, Job(owner))]
+
+
+def call_of(pieces: Sequence[LlmPiece]) -> tuple[str, dict[str, Any]]:
+    """The one call that `pieces` are, and nothing else."""
+    *parts, end = pieces
+    calls = [part for part in parts if isinstance(part, ToolCallPiece)]
+    assert len(calls) == len(parts) > 0 and {part.index for part in calls} == {0}
+    assert calls[0].id and not any(part.id or part.name for part in calls[1:])
+    assert isinstance(end, LlmEnd) and end.reason == "tool_calls"
+    return calls[0].name, json.loads("".join(part.arguments for part in calls))
+
+
+async def test_a_reply_says_why_it_ended_and_what_it_cost(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    question = asking("What is the capital of France?")
+    whole, again = await pieces_of(llama, question), await pieces_of(llama, question)
+    assert isinstance(whole[-1], LlmEnd) and whole == again, "what is in the cache counts, too"
+    assert whole[-1].reason == "stop" and len(whole) - 1 <= whole[-1].completion_tokens <= len(whole) + 1
+    assert 25 < whole[-1].prompt_tokens < 50
+    cut = await pieces_of(llama, question, max_tokens=3)
+    assert cut == [*whole[:3], LlmEnd("length", whole[-1].prompt_tokens, 3)]
+    stopped = await pieces_of(llama, asking("Count from one to ten."), stop=("five", "5"))
+    assert text_of(stopped) and not {"five", "5"} & set(text_of(stopped).lower().split())
+    assert isinstance(stopped[-1], LlmEnd) and stopped[-1].reason == "stop"
+
+
+async def test_without_a_limit_the_window_ends_a_reply(model_dir: Callable[[str], Path]) -> None:
+    path = next(model_dir("qwen2.5-coder-0.5b-instruct-q4_k_m").glob("*.gguf"))
+    llama = Llama(path, threads=1, slots=1, context_tokens=256)
+    try:
+        *_, end = await pieces_of(llama, asking("Write the word hello 2000 times."), max_tokens=0)
+    finally:
+        await llama.close()
+    assert isinstance(end, LlmEnd) and end.reason == "length"
+    assert end.prompt_tokens + end.completion_tokens in (256, 257)
+
+
+async def test_a_seed_makes_a_reply_repeatable(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    told = [
+        text_of(await pieces_of(llama, asking("Tell me a story."), max_tokens=16, temperature=1.5, seed=seed))
+        for seed in (-5, -5, 7, 8, 9)
+    ]
+    assert told[0] == told[1] and len(set(told)) > 2
+
+
+async def test_a_reply_keeps_to_a_schema(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    schema = {
+        "type": "object",
+        "properties": {"mood": {"enum": ["blue", "green"]}, "score": {"type": "integer"}},
+        "required": ["mood", "score"],
+        "additionalProperties": False,
+    }
+    found = json.loads(text_of(await pieces_of(llama, asking("Tell me a joke."), json_schema=schema)))
+    assert found["mood"] in ("blue", "green") and isinstance(found["score"], int) and len(found) == 2
+    anything = json.loads(text_of(await pieces_of(llama, asking("Describe a person."), json_schema={})))
+    assert isinstance(anything, dict)
+    with pytest.raises(BadInput, match="schema"):
+        await pieces_of(llama, asking("Hello."), json_schema={"type": "nonsense"})
+    assert await answer(llama, asking("Hello."))
+
+
+# --- tools ------------------------------------------------------------------------------------------
+
+
+async def test_it_calls_a_tool_and_says_what_came_of_it(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    asked = asking("What is the weather in Paris?")
+    name, arguments = call_of(await pieces_of(llama, asked, tools=(WEATHER,)))
+    assert name == "get_weather" and arguments["city"] == "Paris"
+    call = ToolCall("call-1", name, json.dumps(arguments))
+    told = [
+        *asked,
+        ChatMessage("assistant", "", (call,)),
+        ChatMessage("tool", "sunny, 21 degrees", (), "call-1"),
+    ]
+    for tools in ((WEATHER,), (WEATHER, CLOCK), ()):
+        said = await pieces_of(llama, told, tools=tools)
+        assert "sunny" in text_of(said) and "21" in text_of(said) and "{" not in text_of(said)
+        assert isinstance(said[-1], LlmEnd) and said[-1].reason == "stop"
+        assert not any(isinstance(piece, ToolCallPiece) for piece in said)
+
+
+@pytest.mark.parametrize("choice", ["required", "get_weather", "get_time"])
+async def test_a_call_can_be_demanded(make: Callable[[int], tuple[Llama, Watch]], choice: str) -> None:
+    llama, _ = make(1)
+    pieces = await pieces_of(llama, asking("Tell me a joke."), tools=(WEATHER, CLOCK), tool_choice=choice)
+    name, arguments = call_of(pieces)
+    assert name in ((choice,) if choice != "required" else ("get_weather", "get_time"))
+    if name == "get_weather":
+        assert arguments["unit"] in ("celsius", "fahrenheit") and len(arguments) == 2
+
+
+async def test_tools_that_are_not_to_be_called_are_not(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    question = asking("What is the weather in Paris?")
+    said = await pieces_of(llama, question, tools=(WEATHER,), tool_choice="none")
+    assert text_of(said) and not any(isinstance(piece, ToolCallPiece) for piece in said)
+    with pytest.raises(BadInput, match="get_rain"):
+        await pieces_of(llama, question, tools=(WEATHER,), tool_choice="get_rain")
+
+
+async def test_a_call_that_was_no_json_can_be_told_of(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, _ = make(1)
+    told = [
+        *asking("What is the weather in Paris?"),
+        ChatMessage("assistant", "", (ToolCall("call-1", "get_weather", "{city: Paris"),)),
+        ChatMessage("tool", "those arguments are no JSON", (), "call-1"),
+    ]
+    assert await pieces_of(llama, told, tools=(WEATHER,))
+
+
+async def test_closing_a_call_stops_it(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(1)
+    options = LlmOptions(400, 0.0, tools=(WEATHER,), tool_choice="required")
+    reply = llama.reply(asking("Tell me a joke."), options, Job("ann"))
+    assert isinstance(await anext(reply), ToolCallPiece)
+    await reply.aclose()
+    async with asyncio.timeout(30):
+        while watch.running:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_read_ahead_with_tools_is_not_read_again(
+    make: Callable[[int], tuple[Llama, Watch]],
+) -> None:
+    llama, watch = make(2)
+    tools = (WEATHER, CLOCK)
+    asked = asking("What is the weather in", "Where?", "What is the weather in Paris?")
+    await llama.prepare(asked, Job("ann"), tools)
+    assert await llama.completeness(asked, Job("ann"), tools) is not None
+    cached, read = watch.counts()
+    assert cached > 200 and read <= 2, "as far as the last word"
+    # Two tokens are enough to see it, and a call would end it before the core has told its counts.
+    await pieces_of(llama, asked, tools=tools, max_tokens=2)
+    cached, read = watch.counts()
+    assert cached > 200 and read <= 8, "what leads over to the answer"
+
+
+async def test_without_tools_nothing_is_asked_of_them(make: Callable[[int], tuple[Llama, Watch]]) -> None:
+    llama, watch = make(1)
+    await answer(llama, asking("Hello."), "ann", 1)
+    body = watch.requests[0][0]
+    assert not {"tools", "tool_choice", "json_schema", "stop", "seed", "top_p"} & set(body)
+    assert body["messages"] == [
+        {"role": "system", "content": SYSTEM.content},
+        {"role": "user", "content": "Hello."},
+    ]

@@ -1,0 +1,1 @@
+"""`/v1/listen` as Deepgram has it, so that its clients work with their base URL pointed here."""
