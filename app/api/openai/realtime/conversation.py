@@ -210,7 +210,10 @@ class Conversation:
         if self.commits:
             self.commits.popleft()
         self.emit("input_audio_buffer.committed", item_id=turn.item_id, previous_item_id=self.items.last_id)
-        self.add(spoken(turn.item_id, turn_id, transcript))
+        item = spoken(turn.item_id, turn_id, None)
+        self.add(item)
+        # The words are told by the events of the transcription only: clients add those to the item's.
+        item.shown["content"][0]["transcript"] = transcript
 
     def add(self, item: Item, previous: str | None = None) -> None:
         """A new item that is complete."""
@@ -235,7 +238,7 @@ class Conversation:
 
     def _nothing_heard(self) -> None:
         event_id = self.commits.popleft() if self.commits else None
-        error = BadInput("there is nothing in the audio buffer to commit: send sound first")
+        error = BadInput("Error committing input audio buffer: buffer too small, send sound first")
         body = error_body(error)["error"] | {"code": "input_audio_buffer_commit_empty", "event_id": event_id}
         self.emit("error", error=body)
 

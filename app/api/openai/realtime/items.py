@@ -65,13 +65,15 @@ class Items:
         return next(reversed(self._items), None)
 
     def get(self, id_: str, event: str) -> Item:
-        """The item `id_`, or `Refused` for `event`."""
+        """The item `id_`, or `Refused` for `event` ("conversation.item.delete")."""
         item = self._items.get(id_)
         if item is None:
+            # Clients tell races, which they ignore, from faults by this code.
+            verb = event.rpartition(".")[2]
             raise Refused(
-                f"{event}: there is no item with the id {id_!r} in the conversation",
+                f"{event}: the item with id {id_!r} does not exist in the conversation",
                 param="item_id",
-                openai_code="item_not_found",
+                openai_code=f"item_{verb}_invalid_item_id",
             )
         return item
 

@@ -147,7 +147,8 @@ class Requests:
         wish, wishes = event.response or c.ResponseIn(), self._conversation.wishes
         if (running := self._conversation.response) is not None:
             raise Refused(
-                f"a response is in progress ({running.id}): wait for its response.done, or cancel it",
+                f"Conversation already has an active response in progress: {running.id}. Wait for its"
+                " response.done, or cancel it.",
                 openai_code="conversation_already_has_active_response",
             )
         if wishes.shown["type"] == "transcription":
@@ -169,7 +170,7 @@ class Requests:
         response = self._conversation.response
         if response is None or event.response_id not in (None, response.id):
             raise Refused(
-                "there is no response in progress to cancel",
+                "Cancellation failed: no active response found",
                 param="response_id" if event.response_id else None,
                 openai_code="response_cancel_not_active",
             )

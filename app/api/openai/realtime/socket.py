@@ -175,8 +175,8 @@ class _Wire:
 
     async def serve(self) -> bool:
         """Talk until either side leaves; whether the client has left for good."""
-        tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._read())]
-        left = False
+        reading = asyncio.create_task(self._read())
+        tasks = [reading, asyncio.create_task(self._send())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -185,17 +185,18 @@ class _Wire:
             await self._close(close.code, close.reason)
         except (FellBehind, TimeoutError):
             await self._close(CLOSE_FELL_BEHIND, "events were read too slowly: connect again to resume")
-        except WebSocketDisconnect as gone:
-            left = gone.code in _LEFT
-        except RuntimeError as gone:
-            # Starlette reports a peer that vanished while we were sending as RuntimeError.
+        except (WebSocketDisconnect, RuntimeError) as gone:
+            # Starlette reports a peer that vanished while we were sending as RuntimeError. How it left is
+            # what the reader is told.
             log.debug("connection lost: %r", gone)
+            await asyncio.wait([reading], timeout=_CLOSE_TIMEOUT_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close(CLOSE_RESTART, "the session has ended: connect again")
-        return left
+        gone = None if reading.cancelled() else reading.exception()
+        return isinstance(gone, WebSocketDisconnect) and gone.code in _LEFT
 
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:
