@@ -40,8 +40,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="coun
 @pytest.fixture
 def server(models_dir: Path, tmp_path: Path) -> Iterator[Server]:
     """Real voice detection; recogniser, language model and voice answer at once. A session whose client
-    has gone is kept for a second."""
-    settings = make_settings(models_dir, tmp_path, max_sessions=WAVE, session_keep_s=1)
+    has gone is kept for a few seconds."""
+    settings = make_settings(models_dir, tmp_path, max_sessions=WAVE, session_keep_s=4)
     with scripted(settings, stt=InstantStt(), llm=InstantLlm(), tts=InstantTts(seconds=4)) as server:
         yield server
 

@@ -166,13 +166,13 @@ class _Pipe:
     def peek(self, size: int) -> bytes:
         """The first `size` bytes, or fewer if there are no more."""
         with self._news:
-            self._news.wait_for(lambda: len(self._waiting) >= size or self._ended or self._stop.is_set())
+            self._await(size)
             return bytes(self._waiting[:size])
 
     def read(self, size: int) -> bytes:
         """At least one byte, at most `size`; none at the end. Waits for them."""
         with self._news:
-            self._news.wait_for(lambda: self._waiting or self._ended or self._stop.is_set())
+            self._await(1)
             if self._stop.is_set():
                 raise Stopped
             was_full = self.full
@@ -181,3 +181,7 @@ class _Pipe:
         if was_full and not self.full:
             self._on_room()
         return data
+
+    def _await(self, size: int) -> None:
+        while len(self._waiting) < size and not self._ended and not self._stop.is_set():
+            self._news.wait()

@@ -137,6 +137,8 @@ class Listener:
                         Notice("UTTERANCE_TOO_LONG", "Five minutes without a pause: answering this much.")
                     )
                     self._end_speech()
+            if self._utterance is not None:
+                await self._utterance.keep_up(detector.position)
         if self._utterance is None:
             self._audio.drop_before(detector.position - SAMPLE_RATE)
 

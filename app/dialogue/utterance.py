@@ -43,6 +43,9 @@ _CHUNK = 9 * SAMPLE_RATE
 """A pause after this much closes a chunk."""
 _CHUNK_MAX = 22 * SAMPLE_RATE
 """Without a pause it is cut here, at the quietest spot of the last seconds."""
+_CHUNK_LATE = 26 * SAMPLE_RATE
+"""Sound that comes faster than it is heard waits here until the chunk is closed: a recogniser hears 30 s
+at once."""
 _CUT_SEARCH = 4 * SAMPLE_RATE
 _MELODY = 8 * SAMPLE_RATE
 """As much as the judge of the end of a turn listens to."""
@@ -175,6 +178,17 @@ class Utterance:
             self._closing_chunk = asyncio.create_task(self._close_chunk(self._run_final(cut), cut))
         elif end - self._heard_to >= self._step:
             self._pass = asyncio.create_task(self._partial_pass(end))
+
+    async def keep_up(self, end: int) -> None:
+        """Wait, if there is sound up to sample `end` and what runs over it is so late that its chunk would
+        get too long. Never with sound that comes as it is spoken, unless the cores are very busy."""
+        if end - self._chunk_start < _CHUNK_LATE:
+            return
+        for _ in range(2):  # a pass that runs, then the one that closes the chunk
+            running = [t for t in (self._pass, self._closing_chunk) if t is not None and not t.done()]
+            if running:
+                await asyncio.wait(running)
+            self.heard(end)
 
     def closing(self, speech_end: int) -> None:
         """Silence has begun: start the final pass over what was said up to `speech_end`."""

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from app.engines.tool_calls import CallReader, call_schema
+from app.engines.llama_request import body_of, wishes
+from app.engines.tool_calls import CallReader
 from app.roles import (
     BadInput,
     ChatMessage,
@@ -36,7 +37,6 @@ from app.roles import (
     LlmOptions,
     LlmPiece,
     Tool,
-    ToolCall,
 )
 
 _BATCH = 32
@@ -157,9 +157,7 @@ class Llama:
                 else:
                     return
         count = _Count()
-        body = _body(messages) | _wishes(options)
-        if options.json_schema is not None:
-            body["json_schema"] = dict(options.json_schema) or {"type": "object"}
+        body = body_of(messages) | wishes(options)
         async with aclosing(self._write(body, job, count)) as written:
             async for text in written:
                 yield text
@@ -173,9 +171,7 @@ class Llama:
 
         The core's own way with tools neither keeps small models to the form that it reads, nor reads any
         other; so the calls are found here."""
-        body = _body(messages, options.tools) | _wishes(options)
-        if schema := _call_or_reply_schema(options):
-            body["json_schema"] = schema
+        body = body_of(messages, options.tools) | wishes(options)
         answered = options.tool_choice == "auto" and messages[-1].role == "tool"
         reader, count = CallReader(options.tools), _Count()
         async with aclosing(self._write(body, job, count)) as written:
@@ -231,7 +227,7 @@ class Llama:
             return
         stop = threading.Event()
         # Without what leads over to the answer: there will be more to read before it.
-        body = _body(messages, tools) | {"max_tokens": 0, "add_generation_prompt": False}
+        body = body_of(messages, tools) | {"max_tokens": 0, "add_generation_prompt": False}
         try:
             await asyncio.wait([self._start(await self._take(job.owner), body, stop)])
         finally:
@@ -271,7 +267,7 @@ class Llama:
         gives it on its listener only."""
         request = urllib.request.Request(
             f"{self._server.listening_address}/apply-template",
-            json.dumps(_body(messages, tools) | {"add_generation_prompt": False}).encode(),
+            json.dumps(body_of(messages, tools) | {"add_generation_prompt": False}).encode(),
             {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
         try:
@@ -394,74 +390,6 @@ class _Count:
             self.completion = timings["predicted_n"]
         if chunk.get("choices") and chunk["choices"][0].get("finish_reason") == "length":
             self.reason = "length"
-
-
-def _body(messages: Sequence[ChatMessage], tools: tuple[Tool, ...] = ()) -> dict[str, Any]:
-    """A request. Where no tools are offered, old calls are left out and only their results stay: a small
-    model that sees a call writes the next, whatever it was asked."""
-    body: dict[str, Any] = {
-        "messages": [_message(m) for m in messages if m.content or tools or not m.tool_calls],
-        "stream": True,
-        "cache_prompt": True,
-    }
-    if tools:
-        for message, m in zip(body["messages"], messages, strict=True):
-            if m.tool_calls:
-                message["tool_calls"] = [_call(c) for c in m.tool_calls]
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": t.name,
-                    "description": t.description,
-                    "parameters": dict(t.parameters) or {"type": "object", "properties": {}},
-                },
-            }
-            for t in tools
-        ]
-        # The core shows the tools all the same; it only does not look for calls.
-        body["tool_choice"] = "none"
-    return body
-
-
-def _message(m: ChatMessage) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": m.role, "content": m.content}
-    return message | {"tool_call_id": m.tool_call_id} if m.role == "tool" else message
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    arguments = call.arguments
-    try:
-        json.loads(arguments)
-    except ValueError:  # which the core would refuse
-        arguments = json.dumps({"arguments": arguments})
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-def _wishes(options: LlmOptions) -> dict[str, Any]:
-    """What is asked of the writing."""
-    wishes: dict[str, Any] = {"max_tokens": options.max_tokens or -1, "temperature": options.temperature}
-    if options.top_p is not None:
-        wishes["top_p"] = options.top_p
-    if options.seed is not None:
-        wishes["seed"] = options.seed % 2**32
-    if options.stop:
-        wishes["stop"] = list(options.stop)
-    return wishes
-
-
-def _call_or_reply_schema(options: LlmOptions) -> dict[str, Any] | None:
-    """What a reply that may be a call must be, if that is not left to the model."""
-    tools, choice = options.tools, options.tool_choice
-    if choice == "auto":
-        if options.json_schema is None:
-            return None
-        return {"anyOf": [call_schema(tools), dict(options.json_schema) or {"type": "object"}]}
-    if choice != "required":
-        tools = tuple(tool for tool in tools if tool.name == choice)
-        if not tools:
-            raise BadInput(f"there is no tool {choice!r} to be chosen", field="tool_choice")
-    return call_schema(tools)
 
 
 def _check(chunk: Any) -> None:

@@ -158,3 +158,9 @@ def configure(level: str | int, json: bool) -> None:
         logger.setLevel(logging.NOTSET)
     # uvicorn hands its own logger to `websockets`, which prints frames at DEBUG.
     logging.getLogger("uvicorn").setLevel(max(own.level, logging.INFO))
+    logging.getLogger("uvicorn.error").addFilter(_not_refused)
+
+
+def _not_refused(record: logging.LogRecord) -> bool:
+    # uvicorn takes a WebSocket that we refuse with an HTTP answer of our own for one that we forgot.
+    return record.getMessage() != "ASGI callable returned without completing handshake."

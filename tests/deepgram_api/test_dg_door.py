@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,27 @@ from hypothesis import strategies as st
 from serving import Server, make_settings, scripted
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.api.deepgram import listen as door
+from app.observability.logs import configure
+from app.roles import Job, Samples, SttOptions, Transcript
+
 RAW = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16000}
 KEY = {"Authorization": "Token secret"}
 
 
+class SlowStt(CountingStt):
+    """Takes `pause` seconds longer."""
+
+    pause = 0.0
+
+    async def transcribe(self, audio: Samples, options: SttOptions, job: Job) -> Transcript:
+        await asyncio.sleep(self.pause)
+        return await super().transcribe(audio, options, job)
+
+
 @pytest.fixture(scope="module")
 def engines() -> dict[str, Any]:
-    return {"vad": LoudVad(), "stt": CountingStt(), "llm": ScriptedLlm(), "tts": ToneTts()}
+    return {"vad": LoudVad(), "stt": SlowStt(), "llm": ScriptedLlm(), "tts": ToneTts()}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +141,26 @@ async def test_ways_to_show_a_key(small: Server, headers: Any, offered: Any) -> 
         assert response is not None and response.headers["dg-request-id"] == summary["request_id"]
 
 
+async def test_a_refusal_is_no_error_of_ours(small: Server, caplog: pytest.LogCaptureFixture) -> None:
+    uvicorns, ours = logging.getLogger("uvicorn.error"), logging.getLogger("app")
+    before = [(named, named.level, named.propagate, named.handlers[:]) for named in (uvicorns, ours)]
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    configure("INFO", json=True)
+    try:
+        await refused(small, {}, **RAW)
+        await asyncio.sleep(0.2)
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        for named, level, propagate, handlers in before:
+            named.setLevel(level)
+            named.propagate = propagate
+            named.handlers[:] = handlers
+    assert "/v1/listen: NOT_ALLOWED" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_a_full_server_says_when_to_come_back(small: Server) -> None:
     await empty(small)
     async with streaming(small, headers=KEY, **RAW) as one, streaming(small, headers=KEY, **RAW) as two:
@@ -164,6 +199,22 @@ async def test_text_that_is_no_message_is_answered_and_forgiven(small: Server) -
         await wire.play([pcm(speech(1.0)), pcm(silence(1.5))])
         assert (await wire.finish())["duration"] == 2.5
     assert said(wire.seen) == "one two three four"
+
+
+async def test_every_finalize_is_answered_once(small: Server, engines: dict[str, Any]) -> None:
+    engines["stt"].pause = 1.0
+    try:
+        async with streaming(small, headers=KEY, **RAW) as wire:
+            await wire.play([pcm(speech(1.0))])
+            for _ in range(3):  # only the first of them ends an utterance
+                await wire.say("Finalize")
+            for _ in range(3):
+                await wire.until("Results", from_finalize=True)
+            await wire.finish()
+    finally:
+        engines["stt"].pause = 0.0
+    assert said(wire.seen) == "one two three four"
+    assert [m["from_finalize"] for m in finals(wire.seen)] == [True] * 3
 
 
 async def test_what_is_no_sound_is_said_and_closed(small: Server) -> None:
@@ -226,6 +277,25 @@ async def test_no_message_kills_a_stream(
     assert sum(m["from_finalize"] for m in told) == flushes
     begun = [m["start"] for m in told]
     assert begun == sorted(begun)
+
+
+async def test_who_does_not_read_is_closed_and_holds_little(
+    small: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "_SEND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(door, "_CLOSE_TIMEOUT_S", 0.5)
+    largest = 0
+    async with streaming(small, headers=KEY, **RAW) as wire:
+        # Each is answered, and no answer is taken: soon the server waits, and reads no more either.
+        with pytest.raises((ConnectionClosed, TimeoutError)):
+            async with asyncio.timeout(60):
+                while small.app.state.context.metrics.websocket_connections_active._value.get():
+                    await asyncio.wait_for(wire.play(["x" * 200] * 500), 5)  # type: ignore[list-item]
+                    for connection in list(small.uvicorn.server_state.connections):
+                        largest = max(largest, connection.transport.get_write_buffer_size())
+        await empty(small)
+        assert 0 < largest < 1 << 17
+        wire.socket.transport.abort()
 
 
 # --- who leaves -----------------------------------------------------------------------------------

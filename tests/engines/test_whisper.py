@@ -11,7 +11,7 @@ import pytest
 
 from app.engines.whisper import Whisper
 from app.engines.workers import Workers
-from app.roles import SAMPLE_RATE, Job, Samples, SttOptions, Transcript
+from app.roles import SAMPLE_RATE, BadInput, Job, Samples, SttOptions, Transcript
 from corpus import load, noise, normalise, recordings, wer
 
 SOUNDS = {r.id: r for r in recordings()}
@@ -95,3 +95,20 @@ def test_the_bound_on_what_is_written_is_in_tokens(
 
 async def test_next_to_nothing_is_nothing(recogniser: Whisper) -> None:
     assert (await heard(recogniser, np.zeros(800, np.float32))).text == ""
+
+
+async def test_a_long_prompt_and_many_names_leave_room_for_the_words(recogniser: Whisper) -> None:
+    options = SttOptions("en", ("Marianne", "Elinor", "Willoughby") * 100, "It was a rainy day. " * 300)
+    transcript = await recogniser.transcribe(load(SOUNDS["cities-8"]), options, Job("test"))
+    assert wer(SOUNDS["cities-8"].text, transcript.text) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("options", "field"), [(SttOptions("fr"), "language"), (SttOptions(None, translate=True), "model")]
+)
+async def test_an_english_model_refuses_what_it_cannot(
+    recogniser: Whisper, options: SttOptions, field: str
+) -> None:
+    with pytest.raises(BadInput, match="English only") as caught:
+        await recogniser.transcribe(load(SOUNDS["cities-1"]), options, Job("test"))
+    assert caught.value.field == field

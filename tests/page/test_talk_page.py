@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import shutil
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from dialogue.scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts
+from page.chrome import FLAGS, chromium
 from playwright.async_api import Browser, Page, async_playwright, expect
 from serving import Server, make_settings, scripted
 from wire_client import new_session
@@ -22,30 +22,11 @@ from wire_client import new_session
 import corpus
 from app.dialogue.events import ReplyPaused, ReplyResumed
 
-FLAGS = [
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-]
 AUSTEN = "had he married a more amiable woman he might have been made still more respectable than he was"
 TAP = """
 window.played = [];
 window.__colloquyTap = (samples, turn) => { window.played.push([turn, Array.from(samples)]); };
 """
-
-
-def chromium() -> str:
-    """The browser that the tests drive."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "the page's tests need Chromium: apt-get install chromium (scripts/test does it)"
-    return found
 
 
 def spoken(path: Path, name: str) -> Path:

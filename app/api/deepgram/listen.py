@@ -51,8 +51,10 @@ _IDLE_S = 10.0
 _SEND_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.1
-_AHEAD = 8
-"""Utterances that may wait for their final words before a client that sends faster than we hear waits."""
+_CALM_S = 4.0
+_AHEAD = 2
+"""So many utterances may lack their final words before a client that sends faster than we hear waits: a
+hurry of its own must not take the cores from people who talk."""
 _LONGEST_TEXT = 1 << 16
 _QUOTED = 200
 
@@ -70,12 +72,11 @@ async def listen(socket: WebSocket) -> None:
         options = parse(socket.query_params, live=True)
         config = session_config(context, options)
         request = replace(request, options=options, engine=(await ready(context)).stt.info)
-        session = _open(context, owner, config)
+        session = await _open(context, owner, config, socket)
     except ColloquyError as error:
         await socket.send_denial_response(refusal(context, error, request.id))
         return
     stream = Stream(socket, session, options, request)
-    context.sessions.attach(session.id, owner, stream)
     context.metrics.websocket_connections_active.inc()
     try:
         with bind(session_id=session.id, trace_id=request.id):
@@ -99,8 +100,8 @@ def _who(context: Context, socket: WebSocket) -> tuple[str | None, str]:
     return subprotocol, context.access.owner(headers)
 
 
-def _open(context: Context, owner: str, config: SessionConfig) -> Session:
-    """A session that is served at once: `Busy` if it would have to wait."""
+async def _open(context: Context, owner: str, config: SessionConfig, connection: object) -> Session:
+    """A session with a place: `Busy` if there is none. Only until a moment of overload is over it waits."""
 
     async def forget(session: Session, turn: Turn) -> None:
         """Nothing that is said here is kept."""
@@ -109,6 +110,15 @@ def _open(context: Context, owner: str, config: SessionConfig) -> Session:
         owner,
         lambda id_: Session(id_, config, roles=context.runtime.roles, on_turn=forget, on_event=context.count),
     )
+    context.sessions.attach(session.id, owner, connection)
+    try:
+        for _ in range(int(_CALM_S / _LOOK_S) if context.runtime.overloaded() else 0):
+            if not context.sessions.position(session.id):
+                break
+            await asyncio.sleep(_LOOK_S)
+    except BaseException:
+        context.sessions.release(session.id)
+        raise
     if context.sessions.position(session.id):
         context.sessions.release(session.id)
         raise Busy("all places are taken, try again later", retry_after=context.sessions.retry_after())
@@ -293,14 +303,18 @@ class Stream:
                 # What was said before may have no final words yet.
                 await self._answer(next(reversed(self._turns.values()), None))
             case Partial():
-                await self._tell_partial(self._turns[event.turn_id], event)
+                turn = self._turns[event.turn_id]
+                if turn is self._first:
+                    await self._tell_partial(turn, event)
+                else:
+                    turn.later = event
             case Final():
                 await self._tell_final(event)
             case TurnDropped():
                 turn = self._turns.pop(event.turn_id)
-                if turn.told or turn.flushed or self._options.interim_results or self._options.vad_events:
-                    await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushed)
-                await self._resolve()
+                if turn.told or turn.flushes or self._options.interim_results or self._options.vad_events:
+                    await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushes > 0)
+                await self._resolve(turn)
             case Failed():
                 await self._fail(event)
 
@@ -309,15 +323,25 @@ class Stream:
         if not self._asked.popleft():
             self._ended = True
         elif turn is not None:
-            turn.flushed = True
+            turn.flushes += 1
         else:
             await self._final([], self._session.listened_s, 0.0, flushed=True)
 
-    async def _resolve(self) -> None:
-        """An utterance has its final words."""
+    async def _resolve(self, over: _Told) -> None:
+        """An utterance is told. It may be what more than one `Finalize` waited for."""
         self._resolved.set()
-        if self._turns:
-            await self._end_utterance(next(iter(self._turns.values())).started_at)
+        for _ in range(over.flushes - 1):
+            await self._final([], over.stopped_at, 0.0, flushed=True)
+        if (turn := self._first) is not None:
+            await self._end_utterance(turn.started_at)
+            if turn.later is not None:
+                await self._tell_partial(turn, turn.later)
+                turn.later = None
+
+    @property
+    def _first(self) -> _Told | None:
+        """The utterance that is told now: those after it wait for its final words."""
+        return next(iter(self._turns.values()), None)
 
     async def _tell_partial(self, turn: _Told, event: Partial) -> None:
         closed = in_order(event.closed[turn.told :], event.start, self._final_to)
@@ -342,8 +366,8 @@ class Stream:
         words = in_order(event.words[turn.told :], event.start, self._final_to)
         end = max(turn.stopped_at, words[-1].end if words else 0.0)
         speaker = _number(event.speaker)
-        await self._final(words, end, event.confidence, over=True, flushed=turn.flushed, speaker=speaker)
-        await self._resolve()
+        await self._final(words, end, event.confidence, over=True, flushed=turn.flushes > 0, speaker=speaker)
+        await self._resolve(turn)
 
     async def _final(
         self,
@@ -376,8 +400,8 @@ class Stream:
     async def _fail(self, event: Failed) -> None:
         if event.turn_id in self._turns:
             turn = self._turns.pop(event.turn_id)
-            await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushed)
-            await self._resolve()
+            await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushes > 0)
+            await self._resolve(turn)
         await self._send(
             {
                 "type": "Error",
@@ -406,13 +430,15 @@ class Stream:
 @dataclass(slots=True)
 class _Told:
     """What was told of an utterance: so many words as final, and what was last shown beyond them.
-    `flushed`: its end is also the end of what the client wants flushed."""
+    `flushes`: so often its end is the end of what the client wants flushed."""
 
     started_at: float
     stopped_at: float = 0.0
     told: int = 0
     shown: str = ""
-    flushed: bool = False
+    flushes: int = 0
+    later: Partial | None = None
+    """What is to be told of it when it is its turn."""
 
 
 def _number(speaker: str) -> int:

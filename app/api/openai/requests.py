@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.context import Context
 from app.api.openai.errors import Refused, model_not_found
+from app.api.openai.models import models_of
 from app.roles import BadInput, TooLarge
 from app.runtime import Role
 
@@ -32,9 +33,9 @@ have sent all."""
 
 def check_model(context: Context, name: str, *roles: Role) -> None:
     """Any name of a model will do, but not that of a model of ours that is there for something else."""
-    ours = context.runtime.status.values()
-    if any(s.model == name for s in ours if s.role not in roles):
-        raise model_not_found(name, [s.model for s in ours if s.role in roles])
+    ours = models_of(context)
+    if name in ours and ours[name] not in roles:
+        raise model_not_found(name, [model for model, role in ours.items() if role in roles])
 
 
 async def read_form(request: Request, max_mb: float) -> tuple[UploadFile, dict[str, list[str]]]:

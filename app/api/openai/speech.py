@@ -54,10 +54,8 @@ async def speech(body: SpeechRequest, request: Request, context: Ctx, owner: Own
     check_voice(roles.tts.voices(), body.voice, "voice")
     pace = min(max(body.speed, _SLOWEST), _FASTEST)
     options = SpeechOptions(own_voice(body.voice), context.default_config().language or "en", speed=pace)
-    # JSON can spell half of a surrogate pair, which is no text.
-    text = body.input.encode("utf-8", "replace").decode()
     async with AsyncExitStack() as resources:
-        sound = await resources.enter_async_context(aclosing(speak(roles, text, options, owner)))
+        sound = await resources.enter_async_context(aclosing(speak(roles, body.input, options, owner)))
         encoder = await asyncio.to_thread(
             Encoder, body.response_format, roles.tts.sample_rate, body.speed / pace
         )
@@ -69,7 +67,7 @@ async def speech(body: SpeechRequest, request: Request, context: Ctx, owner: Own
         if body.stream_format == "audio":
             media_type = MEDIA_TYPES[body.response_format]
             return Streamed(_file(encoder, first, sound), resources.pop_all(), media_type)
-        events = _events(encoder, first, sound, roles.llm.count_tokens(text), body.speed / pace)
+        events = _events(encoder, first, sound, roles.llm.count_tokens(body.input), body.speed / pace)
         return Streamed(events, resources.pop_all(), "text/event-stream")
 
 

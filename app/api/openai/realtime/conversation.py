@@ -22,12 +22,14 @@ from app.dialogue import events
 from app.dialogue.config import Ask
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
-from app.roles import BadInput, ColloquyError
+from app.roles import SAMPLE_RATE, BadInput, ColloquyError
 
 log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 16 << 20
 """Of frames, for a client that is slow or away: about five minutes of speech."""
+_LEAST_COMMITTED = SAMPLE_RATE // 10
+"""Samples: a tenth of a second, as OpenAI has it."""
 
 
 @dataclass(slots=True)
@@ -78,8 +80,9 @@ class Conversation:
         self.sent = 0
         """The last frame that a connection took."""
         self.response: Response | None = None
-        self.commits: deque[str | None] = deque()
-        """The client's commits that nothing has come of yet, by the id of their event."""
+        self.appended = 0
+        """Samples that came since the last commit."""
+        self._commits: deque[tuple[str | None, int]] = deque()
         self._id = new_id("conv")
         self._on_end = on_end
         self._spoken: dict[str, _Spoken] = {}
@@ -207,8 +210,8 @@ class Conversation:
 
     def _committed(self, turn: _Spoken, turn_id: str, transcript: str | None) -> None:
         """The sound of a turn is an item from here on."""
-        if self.commits:
-            self.commits.popleft()
+        if self._commits:
+            self._commits.popleft()
         self.emit("input_audio_buffer.committed", item_id=turn.item_id, previous_item_id=self.items.last_id)
         item = spoken(turn.item_id, turn_id, None)
         self.add(item)
@@ -223,21 +226,35 @@ class Conversation:
 
     def _dropped(self, event: events.TurnDropped) -> None:
         turn = self._spoken.pop(event.turn_id, None)
-        if turn is not None and self.commits:
-            # Who commits is owed an item, though there are no words in it.
-            self._committed(turn, event.turn_id, "")
-            if self.wishes.transcription is not None:
-                usage = {"type": "duration", "seconds": 0}
-                self._of_transcription("completed", turn, transcript="", usage=usage)
+        if turn is not None and self._commits:
+            self._wordless(turn, event.turn_id)
         elif turn is not None and turn.told and not self._manual and event.reason != events.TAKEN_BACK:
             self.emit("input_audio_buffer.cleared")
 
+    def _wordless(self, turn: _Spoken, turn_id: str) -> None:
+        """Who commits is owed an item, though there are no words in it."""
+        self._committed(turn, turn_id, "")
+        if self.wishes.transcription is not None:
+            usage = {"type": "duration", "seconds": 0}
+            self._of_transcription("completed", turn, transcript="", usage=usage)
+
+    def commit(self, event_id: str | None) -> None:
+        """The client ends the turn; what comes of it is told when the core has heard all."""
+        self._commits.append((event_id, self.appended))
+        self.appended = 0
+        self.session.commit()
+
     def cleared(self) -> None:
         """What was not committed is forgotten."""
+        self.appended = 0
         self.emit("input_audio_buffer.cleared")
 
     def _nothing_heard(self) -> None:
-        event_id = self.commits.popleft() if self.commits else None
+        if self._manual and self._commits and self._commits[0][1] >= _LEAST_COMMITTED:
+            # The client's own ears took it for speech; some clients give up at an error.
+            self._wordless(_Spoken(new_id("item"), 0.0), "")
+            return
+        event_id = self._commits.popleft()[0] if self._commits else None
         error = BadInput("Error committing input audio buffer: buffer too small, send sound first")
         body = error_body(error)["error"] | {"code": "input_audio_buffer_commit_empty", "event_id": event_id}
         self.emit("error", error=body)

@@ -55,7 +55,9 @@ class Requests:
     # --- sound ------------------------------------------------------------------------------------
 
     async def _append(self, event: c.Append) -> None:
-        await self._session.hear(self._decoded(event.audio, "audio"))
+        samples = self._decoded(event.audio, "audio")
+        self._conversation.appended += len(samples)
+        await self._session.hear(samples)
 
     def _decoded(self, data: str, field: str) -> Samples:
         now = self._conversation.wishes.audio_in
@@ -67,8 +69,7 @@ class Requests:
             raise BadAudio(error.message, field=field) from None
 
     async def _commit(self, event: c.Commit) -> None:
-        self._conversation.commits.append(event.event_id)
-        self._session.commit()
+        self._conversation.commit(event.event_id)
 
     async def _clear(self, event: c.Clear) -> None:
         self._session.clear()
