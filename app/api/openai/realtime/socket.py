@@ -195,8 +195,8 @@ class _Wire:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close(CLOSE_RESTART, "the session has ended: connect again")
-        gone = None if reading.cancelled() else reading.exception()
-        return isinstance(gone, WebSocketDisconnect) and gone.code in _LEFT
+        end = None if reading.cancelled() else reading.exception()
+        return isinstance(end, WebSocketDisconnect) and end.code in _LEFT
 
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is WebSocketState.CONNECTED:
