@@ -339,3 +339,19 @@ async def test_nothing_that_was_said_is_kept(small: Server) -> None:
     owner = small.app.state.context.access.owner({"authorization": "Token secret"})
     kept = small.app.state.context.conversations.sessions(owner, 10, 0)
     assert await kept == []
+
+
+async def test_a_server_that_stops_says_so(
+    tmp_path: Path, engines: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with scripted(make_settings(tmp_path / "none", tmp_path), **engines) as server:
+        async with streaming(server, **RAW) as wire:
+            await wire.play([pcm(speech(1.0))])
+            await asyncio.sleep(0.3)
+            server.uvicorn.should_exit = True
+            with pytest.raises(ConnectionClosed):
+                await wire.until("Metadata")
+            assert wire.socket.close_code == 1012
+        while not server.uvicorn.lifespan.shutdown_event.is_set():
+            await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

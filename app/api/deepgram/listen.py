@@ -1,7 +1,6 @@
 """`/v1/listen` as a WebSocket: sound in, results out. A session that answers nothing does the work.
 
-Two tasks talk: one reads the client, one follows the session's events and tells them in Deepgram's
-words. What was `is_final` never changes; results are in the order of the sound.
+Two tasks talk: one reads the client, one follows the session's events and tells them (`telling`).
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,27 +20,17 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from app.api.context import Context, context_of
 from app.api.deepgram.errors import refusal
 from app.api.deepgram.options import Options, parse, session_config
-from app.api.deepgram.results import Json, Request, in_order, spread
+from app.api.deepgram.results import Json, Request
 from app.api.deepgram.sound import StreamSound
+from app.api.deepgram.telling import Teller
 from app.api.rest import ready
-from app.dialogue.agreement import join_words
 from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME
-from app.dialogue.events import (
-    Event,
-    Failed,
-    Final,
-    Notice,
-    Partial,
-    SpeechStarted,
-    SpeechStopped,
-    TurnDropped,
-)
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
 from app.dialogue.turn import Turn
 from app.observability.logs import bind
-from app.roles import SAMPLE_RATE, BadAudio, Busy, ColloquyError, EngineInfo, Samples, Word
+from app.roles import SAMPLE_RATE, BadAudio, Busy, ColloquyError, EngineInfo, Samples
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -142,18 +130,9 @@ class Stream:
         self._sound = StreamSound(options, self._hear)
         self._digest = hashlib.sha256()
         self._sending = asyncio.Lock()
-        # What the client wants to be told when all that it has sent is told: that it is flushed, or
-        # (False) the end. In order; the session answers one by one.
-        self._asked: deque[bool] = deque()
-        self._ended = False
-        # Those that began and have no final words yet, in order.
-        self._turns: dict[str, _Told] = {}
-        self._resolved = asyncio.Event()
+        self._teller = Teller(request, self._send, lambda: session.listened_s)
         self._heard = 0
         self._seq = 0
-        # Up to where results are final, in seconds; and where the last word of those ends.
-        self._final_to = 0.0
-        self._last_word_end: float | None = None
 
     async def serve(self) -> None:
         """Until either side leaves."""
@@ -168,9 +147,9 @@ class Stream:
                 done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-            if not self._ended:
+            if not self._teller.ended:
                 raise _Close(1012, "the server is stopping")
-            await self._end_utterance(self._session.listened_s)
+            await self._teller.end_utterance(self._session.listened_s)
             metadata = self._request.metadata(self._digest.hexdigest(), self._heard / SAMPLE_RATE)
             await self._send({"type": "Metadata", **metadata})
             await self._close(1000, "")
@@ -225,7 +204,7 @@ class Stream:
         await self._sound.end()
         # The last frame may be waiting for the rest of it.
         await self._session.hear(np.zeros(FRAME, np.float32))
-        self._asked.append(False)
+        self._teller.asked.append(False)
         self._session.commit()
 
     async def _control(self, text: str) -> bool:
@@ -238,7 +217,7 @@ class Stream:
         if kind == "CloseStream":
             return False
         if kind == "Finalize":
-            self._asked.append(True)
+            self._teller.asked.append(True)
             self._session.commit()
         elif kind == "Configure" and isinstance(message, dict):
             await self._configure(message, text)
@@ -268,9 +247,9 @@ class Stream:
         )
 
     async def _hear(self, samples: Samples) -> None:
-        while len(self._turns) > _AHEAD:
-            self._resolved.clear()
-            await self._resolved.wait()
+        while self._teller.behind > _AHEAD:
+            self._teller.resolved.clear()
+            await self._teller.resolved.wait()
         self._heard += len(samples)
         await self._session.hear(samples)
 
@@ -279,169 +258,14 @@ class Stream:
     async def _follow(self) -> None:
         """Tell what the session tells, until all was told that was sent."""
         async for seq, event in self._session.outbox.follow(0):
-            await self._tell(event)
+            await self._teller.tell(event)
             self._seq = seq
-            if self._ended and not self._turns:
+            if self._teller.ended:
                 return
-
-    async def _tell(self, event: Event) -> None:
-        match event:
-            case SpeechStarted():
-                if not self._turns:
-                    await self._end_utterance(event.at)
-                self._turns[event.turn_id] = _Told(event.at)
-                if self._options.vad_events:
-                    await self._send(
-                        {"type": "SpeechStarted", "channel": [0, 1], "timestamp": round(event.at, 3)}
-                    )
-            case SpeechStopped():
-                turn = self._turns[event.turn_id]
-                turn.stopped_at = event.at
-                if event.forced:
-                    await self._answer(turn)
-            case Notice(code="NOTHING_HEARD"):
-                # What was said before may have no final words yet.
-                await self._answer(next(reversed(self._turns.values()), None))
-            case Partial():
-                turn = self._turns[event.turn_id]
-                if turn is self._first:
-                    await self._tell_partial(turn, event)
-                else:
-                    turn.later = event
-            case Final():
-                await self._tell_final(event)
-            case TurnDropped():
-                turn = self._turns.pop(event.turn_id)
-                if turn.told or turn.flushes or self._options.interim_results or self._options.vad_events:
-                    await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushes > 0)
-                await self._resolve(turn)
-            case Failed():
-                await self._fail(event)
-
-    async def _answer(self, turn: _Told | None) -> None:
-        """The session has done what the client asked first: everything before is in `turn`, and told."""
-        if not self._asked.popleft():
-            self._ended = True
-        elif turn is not None:
-            turn.flushes += 1
-        else:
-            await self._final([], self._session.listened_s, 0.0, flushed=True)
-
-    async def _resolve(self, over: _Told) -> None:
-        """An utterance is told. It may be what more than one `Finalize` waited for."""
-        self._resolved.set()
-        for _ in range(over.flushes - 1):
-            await self._final([], over.stopped_at, 0.0, flushed=True)
-        if (turn := self._first) is not None:
-            await self._end_utterance(turn.started_at)
-            if turn.later is not None:
-                await self._tell_partial(turn, turn.later)
-                turn.later = None
-
-    @property
-    def _first(self) -> _Told | None:
-        """The utterance that is told now: those after it wait for its final words."""
-        return next(iter(self._turns.values()), None)
-
-    async def _tell_partial(self, turn: _Told, event: Partial) -> None:
-        closed = in_order(event.closed[turn.told :], event.start, self._final_to)
-        if closed:
-            turn.told = len(event.closed)
-            turn.shown = ""
-            confidence = sum(w.confidence for w in closed) / len(closed)
-            await self._final(closed, closed[-1].end, confidence)
-        if not self._options.interim_results:
-            return
-        text = event.text[len(join_words([w.text for w in event.closed])) :].strip()
-        if text and text != turn.shown:
-            turn.shown = text
-            begin, end = max(turn.started_at, self._final_to), max(event.heard_to, self._final_to)
-            words = spread(text, begin, end, event.confidence)
-            await self._send(
-                self._request.results(words, self._final_to, end, confidence=event.confidence, final=False)
-            )
-
-    async def _tell_final(self, event: Final) -> None:
-        turn = self._turns.pop(event.turn_id)
-        words = in_order(event.words[turn.told :], event.start, self._final_to)
-        end = max(turn.stopped_at, words[-1].end if words else 0.0)
-        speaker = _number(event.speaker)
-        await self._final(words, end, event.confidence, over=True, flushed=turn.flushes > 0, speaker=speaker)
-        await self._resolve(turn)
-
-    async def _final(
-        self,
-        words: list[Word],
-        end: float,
-        confidence: float,
-        *,
-        over: bool = False,
-        flushed: bool = False,
-        speaker: int = 0,
-    ) -> None:
-        """Tell what will not change; `over`: and that speech ended there."""
-        end = max(end, self._final_to)
-        start, self._final_to = self._final_to, end
-        if words:
-            self._last_word_end = words[-1].end
-        await self._send(
-            self._request.results(
-                words,
-                start,
-                end,
-                confidence=confidence,
-                final=True,
-                over=over and self._options.endpointing is not False,
-                flushed=flushed,
-                speaker=speaker,
-            )
-        )
-
-    async def _fail(self, event: Failed) -> None:
-        if event.turn_id in self._turns:
-            turn = self._turns.pop(event.turn_id)
-            await self._final([], turn.stopped_at, 0.0, over=True, flushed=turn.flushes > 0)
-            await self._resolve(turn)
-        await self._send(
-            {
-                "type": "Error",
-                "variant": event.code,
-                "description": event.message,
-                "message": "what was said here was not transcribed",
-            }
-        )
-
-    # --- the end of an utterance ---------------------------------------------------------------
 
     async def _watch_gaps(self) -> None:
         """See when nothing has been said for long enough, by the sound's own time."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if not self._turns and self._seq == self._session.outbox.last_seq:
-                await self._end_utterance(self._session.listened_s)
-
-    async def _end_utterance(self, now: float) -> None:
-        gap, last = self._options.utterance_end, self._last_word_end
-        if gap is not None and last is not None and now - last >= gap:
-            self._last_word_end = None
-            await self._send({"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": round(last, 3)})
-
-
-@dataclass(slots=True)
-class _Told:
-    """What was told of an utterance: so many words as final, and what was last shown beyond them.
-    `flushes`: so often its end is the end of what the client wants flushed."""
-
-    started_at: float
-    stopped_at: float = 0.0
-    told: int = 0
-    shown: str = ""
-    flushes: int = 0
-    later: Partial | None = None
-    """What is to be told of it when it is its turn."""
-
-
-def _number(speaker: str) -> int:
-    """The number of a label such as SPEAKER_00."""
-    digits = speaker.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else 0
+            if not self._teller.behind and self._seq == self._session.outbox.last_seq:
+                await self._teller.end_utterance(self._session.listened_s)
