@@ -13,6 +13,8 @@ from serving import Server
 from app.security.access import Access
 
 PAGE = Path(__file__).parents[1] / "docs" / "clients.md"
+PACKAGES = Path(__file__).parent / "node" / "node_modules"
+"""The vendors' JavaScript packages, which scripts/test installs."""
 
 
 def _named(language: str) -> dict[str, str]:

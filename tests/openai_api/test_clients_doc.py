@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import io
 import json
 import os
@@ -21,18 +22,19 @@ import av
 import httpx
 import pytest
 import soxr
-from client_examples import COMMANDS, PAGE, PROGRAMS, keyed
+from client_examples import COMMANDS, PACKAGES, PAGE, PROGRAMS, keyed
 from serving import Server
 from talk.cutting_proxy import Proxy
+from websockets.asyncio.client import connect
 
 import corpus
+from app.api.deepgram import listen
 from app.api.deepgram import options as deepgram_options
 from app.api.openai import embeddings
 from app.api.openai import errors as openai_errors
-from app.api.openai.realtime import client as realtime_client
 from app.api.openai.realtime import socket as realtime
+from app.engines import minilm
 
-NODE = Path(__file__).parents[1] / "node"
 TEXT = PAGE.read_text()
 KEY = "a-key-for-the-examples"
 [SAID] = [r for r in corpus.recordings() if r.id == "austen-930"]
@@ -51,7 +53,7 @@ class Desk:
             file.setframerate(24000)
             file.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
         (folder / "package.json").write_text('{"type": "module"}')
-        (folder / "node_modules").symlink_to(NODE / "node_modules")
+        (folder / "node_modules").symlink_to(PACKAGES)
 
     def run(self, *command: str, **more: str) -> str:
         """What a program prints; `more` is put into its environment."""
@@ -223,6 +225,26 @@ async def test_behind_tls_the_package_opens_the_connection_itself(desk: Desk, tm
     CHECKS[name](desk, output)
 
 
+async def test_a_conversation_goes_on_when_the_line_breaks(desk: Desk) -> None:
+    proxy, name = Proxy(desk.server.url), "openai_resume.py"
+    talks: dict[str, Any] = desk.server.app.state.context.talks
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        program = asyncio.create_task(asyncio.to_thread(desk.program, name, COLLOQUY_URL=url))
+        while not any(
+            t.conversation.response.audio_ms > 1000 for t in list(talks.values()) if t.conversation.response
+        ):
+            assert not program.done(), program.result()
+            await asyncio.sleep(0.01)
+        proxy.cut()
+        output = await program
+    assert proxy.accepted == 2
+    before, rest = re.split(r"\n\(line lost: \d+\)\n", output)
+    # The pieces, and then all in one: each piece came once, however the line broke.
+    told = (before + rest).replace("\n", "")
+    assert before and told[: len(told) // 2] == told[len(told) // 2 :]
+
+
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -308,7 +330,7 @@ COMMAND_CHECKS: dict[str, Callable[[Desk, str], None]] = {
     "Speech to text, with the times of words": words,
     "Speech to subtitles": subtitles,
     "Speech to text, streamed": deltas,
-    "Speech of any language to English text: needs LANGUAGE=auto, else the answer is an error that says so": untranslated,
+    "Speech to English text: for LANGUAGE=auto": untranslated,
     "Text to speech": flac,
     "Text to speech as events": sound_events,
     "Deepgram's transcription of a file": utterance,
@@ -325,17 +347,72 @@ def test_commands_do_what_the_page_says(desk: Desk, name: str) -> None:
 
 def test_nothing_on_the_page_is_left_out() -> None:
     # The browser's program runs in a browser: tests/page/test_realtime_browser.py.
-    assert set(PROGRAMS) == {*CHECKS, "browser_realtime.js"}
+    assert set(PROGRAMS) == {*CHECKS, "openai_resume.py", "browser_realtime.js"}
     assert set(COMMANDS) == set(COMMAND_CHECKS)
 
 
 def test_versions_are_those_that_were_run() -> None:
     told = dict(re.findall(r"^\| (Python|JavaScript) `([^`]+)` \| ", TEXT, re.MULTILINE))
     assert told
-    packages = json.loads((NODE / "package.json").read_text())["dependencies"]
+    packages = json.loads((PACKAGES.parent / "package.json").read_text())["dependencies"]
     for name in ("openai", "deepgram-sdk"):
         assert f"| Python `{name}` | {version(name)} |" in TEXT
     for name in ("openai", "@deepgram/sdk"):
         assert f"| JavaScript `{name}` | {packages[name]} |" in TEXT
-        there = json.loads((NODE / "node_modules" / name / "package.json").read_text())
+        there = json.loads((PACKAGES / name / "package.json").read_text())
         assert there["version"] == packages[name], "run scripts/test, which installs them"
+
+
+def row(title: str, first: str) -> str:
+    """The line of the table `title` that begins so."""
+    table = TEXT.split(f"\n| {title} |", 1)[1].split("\n\n", 1)[0]
+    return line(table, re.escape(f"| {first} |"))
+
+
+def test_what_is_left_out_is_told() -> None:
+    for name, where in {
+        "_IGNORED": "ignored, with a warning in the metadata",
+        "_REFUSED": "refused",
+        "_REFUSED_ENCODINGS": "refused",
+        "ENCODINGS": "served",
+    }.items():
+        names = getattr(deepgram_options, name)
+        assert names and not {n for n in names if f"`{n}`" not in row("`/v1/listen`", where)}, name
+
+
+def test_limits_and_close_codes_are_told() -> None:
+    limits = {
+        f"{embeddings.MAX_TEXTS} texts",
+        f"{embeddings.MAX_CHARACTERS:,}",
+        f"{minilm.MAX_TOKENS} tokens",
+    }
+    limits |= {f"{embeddings.MAX_ALL_CHARACTERS:,}"}
+    assert {n for n in limits if n not in row("`/v1/embeddings`", "limits")} == set()
+    assert f"{openai_errors.MAX_JSON_BYTES >> 20} MB of JSON" in row("`/v1/chat/completions`", "limits")
+    assert f"{realtime.MAX_EVENT >> 20} MB for an event" in row("`/v1/realtime`", "limits")
+    codes = {code for name, code in vars(realtime).items() if name.startswith("CLOSE_")}
+    codes |= {int(code) for code in re.findall(r"_Close\((\d+),", inspect.getsource(listen))}
+    assert len(codes) > 5
+    assert {code for code in codes if f"\n| {code} |" not in TEXT} == set()
+
+
+async def test_the_token_opens_a_session_again_where_the_page_says(desk: Desk) -> None:
+    """With the key from the page of another site; without it from a program."""
+    url, key = f"{desk.server.ws}/v1/realtime", {"Authorization": f"Bearer {KEY}"}
+    elsewhere: Any = "https://elsewhere.example"
+    offered: Any = ["realtime", f"openai-insecure-api-key.{KEY}"]
+    async with connect(url, additional_headers=key) as socket:
+        session = json.loads(await socket.recv())["session"]
+        socket.transport.abort()
+    again = f"{url}?resume={session['resume_token']}&last_event_id=event_0"
+    for let_in, given in (
+        (True, {"origin": elsewhere, "subprotocols": offered}),
+        (True, {}),
+        (False, {"origin": elsewhere}),
+    ):
+        async with connect(again, **given) as socket:
+            first = json.loads(await socket.recv())
+            assert first["type"] == ("session.created" if let_in else "error"), first
+            socket.transport.abort()
+    async with connect(again) as socket:  # and it is ended
+        await socket.recv()

@@ -243,14 +243,16 @@ async def test_nonsense_is_answered_and_the_session_lives(server: Server, sent: 
 async def test_each_wrong_event_gets_one_error_with_its_id(server: Server) -> None:
     async with connect(f"{server.ws}/v1/realtime", additional_headers=AUTH) as socket:
         await until(socket, "session.created")
+        voice = {"type": "realtime", "audio": {"output": {"voice": "x"}}}
+        image = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
         wrong: list[tuple[dict[str, Any], str]] = [
             ({"type": "input_audio_buffer.append", "audio": "not base64!"}, "audio"),
             ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "audio"),
             ({"type": "input_audio_buffer.append"}, "input_audio_buffer.append.audio"),
-            ({"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "x"}}}}, "session.audio.output.voice"),
+            ({"type": "session.update", "session": voice}, "session.audio.output.voice"),
             ({"type": "conversation.item.delete", "item_id": "nobody"}, "item_id"),
-            ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": "x"}]}}, "item.content[0]"),
-        ]  # fmt: skip
+            ({"type": "conversation.item.create", "item": image}, "item.content[0]"),
+        ]
         for i, (event, param) in enumerate(wrong):
             await socket.send(json.dumps(event | {"event_id": f"e{i}"}))
             error = (await until(socket, "error"))["error"]

@@ -72,51 +72,53 @@ def test_the_client_without_asyncio(server: Server) -> None:
     """Three turns in one conversation, typed and spoken, by the plain client."""
     recording = questions()[0]
     pack = encoder("pcm16", 16000, 24000)
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
-        with client.realtime.connect(model="gpt-realtime") as connection:
-            done = []
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client,
+        client.realtime.connect(model="gpt-realtime") as connection,
+    ):
+        done = []
 
-            def until_done() -> dict[str, object]:
-                while True:
-                    frame = json.loads(connection.recv_bytes())
-                    STRICT.validate_python(frame)
-                    assert frame["type"] != "error", frame
-                    if frame["type"] == "response.done":
-                        done.append(frame)
-                        return frame  # type: ignore[no-any-return]
+        def until_done() -> dict[str, object]:
+            while True:
+                frame = json.loads(connection.recv_bytes())
+                STRICT.validate_python(frame)
+                assert frame["type"] != "error", frame
+                if frame["type"] == "response.done":
+                    done.append(frame)
+                    return frame  # type: ignore[no-any-return]
 
-            connection.session.update(
-                session={
-                    "type": "realtime",
-                    "output_modalities": ["text"],
-                    "audio": {"input": {"turn_detection": None}},
-                }
-            )
-            connection.conversation.item.create(
-                item={
-                    "type": "message",
-                    "role": "user",
-                    "content": [{"type": "input_text", "text": "My name is Ada."}],
-                }
-            )
-            connection.response.create()
-            until_done()
-            sound = np.concatenate([load(recording), PAUSE])
-            for at in range(0, len(sound), 8000):
-                data = b"".join(p.data for p in pack.encode(sound[at : at + 8000]))
-                connection.input_audio_buffer.append(audio=base64.b64encode(data).decode())
-            connection.input_audio_buffer.commit()
-            connection.response.create()
-            until_done()
-            connection.conversation.item.create(
-                item={
-                    "type": "message",
-                    "role": "user",
-                    "content": [{"type": "input_text", "text": "What is my name? Answer with the name."}],
-                }
-            )
-            connection.response.create(response={"max_output_tokens": 30})
-            until_done()
+        connection.session.update(
+            session={
+                "type": "realtime",
+                "output_modalities": ["text"],
+                "audio": {"input": {"turn_detection": None}},
+            }
+        )
+        connection.conversation.item.create(
+            item={
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "My name is Ada."}],
+            }
+        )
+        connection.response.create()
+        until_done()
+        sound = np.concatenate([load(recording), PAUSE])
+        for at in range(0, len(sound), 8000):
+            data = b"".join(p.data for p in pack.encode(sound[at : at + 8000]))
+            connection.input_audio_buffer.append(audio=base64.b64encode(data).decode())
+        connection.input_audio_buffer.commit()
+        connection.response.create()
+        until_done()
+        connection.conversation.item.create(
+            item={
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "What is my name? Answer with the name."}],
+            }
+        )
+        connection.response.create(response={"max_output_tokens": 30})
+        until_done()
     texts = [f["response"]["output"][0]["content"][0]["text"] for f in done]
     assert all(texts) and "ada" in texts[-1].lower()
 

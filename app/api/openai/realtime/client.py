@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from app.api.errors import from_validation
+from app.roles import BadInput
 
 _Id = Annotated[str, Field(min_length=1, max_length=512)]
 _Text = Annotated[str, Field(max_length=200_000)]
@@ -43,7 +46,7 @@ class ServerVad(_Part):
     type: Literal["server_vad"]
     threshold: float | None = Field(None, ge=0, le=1)
     prefix_padding_ms: int | None = Field(None, ge=0, le=5000)
-    silence_duration_ms: int | None = Field(None, ge=100, le=10_000)
+    silence_duration_ms: int | None = Field(None, ge=0, le=10_000)
     idle_timeout_ms: int | None = Field(None, ge=1000, le=60_000)
     create_response: bool | None = None
     interrupt_response: bool | None = None
@@ -109,6 +112,17 @@ _Tools = Annotated[list[FunctionTool], Field(max_length=128)]
 _ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
+_BETA = {
+    "modalities",
+    "voice",
+    "input_audio_format",
+    "output_audio_format",
+    "input_audio_transcription",
+    "turn_detection",
+    "max_response_output_tokens",
+}
+
+
 class SessionIn(_Part):
     """The settings that `session.update` changes: those that are given."""
 
@@ -120,6 +134,17 @@ class SessionIn(_Part):
     tools: _Tools | None = None
     tool_choice: _ToolChoice | None = None
     max_output_tokens: MaxTokens | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_beta(cls, given: Any) -> Any:
+        # Ignored like any unknown name, they would leave the client with settings it did not choose.
+        if isinstance(given, dict) and "type" not in given and (old := sorted(_BETA & given.keys())):
+            raise ValueError(
+                f"{old[0]} is a name of the protocol's beta, which is not spoken here: update the client, or"
+                " send session.type with output_modalities and audio.input and audio.output"
+            )
+        return given
 
 
 # --- items ------------------------------------------------------------------------------------------
@@ -293,4 +318,25 @@ ClientEvent = Annotated[
     | ResponseCancel,
     Field(discriminator="type"),
 ]
-client_event: TypeAdapter[Any] = TypeAdapter(ClientEvent)
+_client_event: TypeAdapter[Any] = TypeAdapter(ClientEvent)
+_VARIANTS = {
+    *("message", "function_call", "function_call_output", "item_reference"),
+    *("server_vad", "semantic_vad", "constrained-int", "constrained-str", "NamedTool", "VoiceId"),
+}
+"""What pydantic puts into a field's place for the members of unions."""
+
+
+def parsed(data: str) -> Any:
+    """The event that `data` is. Raises `BadInput`, with the field's place as the client wrote it."""
+    try:
+        return _client_event.validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = tuple(p for p in first["loc"][1:] if p not in _VARIANTS)
+    if first["loc"] and first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        field = ".".join(str(p) for p in (*place, "type"))
+        known = first["ctx"].get("expected_tags")
+        raise BadInput(f"{field} must be one of {known}" if known else f"{field} is missing", field=field)
+    if first["type"] == "union_tag_invalid":
+        raise BadInput(f"there is no event of the type {first['ctx']['tag']!r}", field="type")
+    raise from_validation([{**first, "loc": place, "msg": first["msg"].removeprefix("Value error, ")}])

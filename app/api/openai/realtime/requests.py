@@ -55,6 +55,8 @@ class Requests:
     # --- sound ------------------------------------------------------------------------------------
 
     async def _append(self, event: c.Append) -> None:
+        if not event.audio:
+            return
         samples = self._decoded(event.audio, "audio")
         self._conversation.appended += len(samples)
         await self._session.hear(samples)

@@ -17,13 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
-from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app.api.context import Context, context_of
-from app.api.errors import from_validation
 from app.api.openai.errors import error_body
-from app.api.openai.realtime.client import client_event
+from app.api.openai.realtime.client import parsed
 from app.api.openai.realtime.conversation import Conversation
 from app.api.openai.realtime.requests import Requests
 from app.api.openai.realtime.wishes import Wishes
@@ -45,7 +43,7 @@ _CLOSE_TIMEOUT_S = 5.0
 _LEFT = (1000, 1001)
 """Who closes with these will not come back."""
 CLOSE_REFUSED, CLOSE_RESTART, CLOSE_TRY_LATER = 1008, 1012, 1013
-CLOSE_FELL_BEHIND, CLOSE_DISPLACED = 4408, 4409
+CLOSE_DISPLACED = 4409
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ class Talk:
 @router.websocket("/v1/realtime")
 async def realtime(socket: WebSocket) -> None:
     """See the module. Closes: 1008 no key, or a resume token that opens nothing; 1013 full; 1012 the server
-    stops; 4408 read too slowly; 4409 another connection took over."""
+    stops; 1013 also when events are read too slowly; 4409 another connection took over."""
     context = context_of(socket)
     offered = socket.scope.get("subprotocols", [])
     await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
@@ -105,7 +103,9 @@ async def _open(
 ) -> Talk:
     """A new conversation, or the one that is to go on. Raises `NotAllowed`, `NotFound` and `Busy`."""
     if (token := query.get("resume")) is not None:
-        context.access.check_origin(headers)
+        # The token is enough; who shows a key as well may come from the page of another site.
+        check = context.access.owner if "authorization" in headers else context.access.check_origin
+        check(headers)
         session_id, owner = context.access.opened(token)
         talk: Talk | None = context.talks.get(session_id)
         if talk is None:
@@ -184,7 +184,7 @@ class _Wire:
         except _Close as close:
             await self._close(close.code, close.reason)
         except (FellBehind, TimeoutError):
-            await self._close(CLOSE_FELL_BEHIND, "events were read too slowly: connect again to resume")
+            await self._close(CLOSE_TRY_LATER, "events were read too slowly: connect again to resume")
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError. How it left is
             # what the reader is told.
@@ -237,19 +237,12 @@ class _Wire:
                 if len(data) > MAX_EVENT:
                     raise TooLarge(f"an event may have {MAX_EVENT} bytes: send sound in smaller pieces")
                 event_id = _event_id(data)
-                event = _parsed(data)
+                event = parsed(data)
                 # What is said while models load is kept by the socket, and its sender slowed.
                 await self._session.ready()
                 await self._requests.do(event)
             except ColloquyError as error:
                 self._conversation.fail(error, event_id)
-
-
-def _parsed(data: str) -> Any:
-    try:
-        return client_event.validate_json(data)
-    except ValidationError as error:
-        raise from_validation(error.errors()) from None
 
 
 def _event_id(data: str) -> str | None:

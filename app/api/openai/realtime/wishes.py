@@ -33,6 +33,7 @@ _SEMANTIC_VAD: dict[str, Any] = {
     "interrupt_response": True,
 }
 _LIVES_S = 3600
+_SHORTEST_END_MS = 100
 
 
 class Wishes:
@@ -168,7 +169,7 @@ class Wishes:
             turn,
             threshold=max(0.05, detection["threshold"]),
             pre_roll_ms=detection["prefix_padding_ms"],
-            end_ms=detection["silence_duration_ms"],
+            end_ms=max(_SHORTEST_END_MS, detection["silence_duration_ms"]),
             adaptive=not self._fixed_silence,
         )
 
