@@ -30,11 +30,15 @@ _SURE = 0.7
 def nearly_same_words(a: str, b: str) -> bool:
     """Whether an answer to the one answers the other: two recognisers heard the same, however each
     writes it. Case, punctuation and small numbers ("Press 1", "press one.") do not count, nor does,
-    among six words or more, one that sounds alike ("too", "to"), unless it is a number or says no."""
-    one, other = ([word for w in split_words(text) if (word := _norm(w))] for text in (a, b))
-    differ = [(x, y) for x, y in zip(one, other, strict=False) if x != y]
-    if len(one) != len(other) or len(differ) > (len(one) >= 6):
+    among six words or more, one that sounds alike ("too", "to"), unless it is a name or a number or says
+    no."""
+    one, other = ([w for w in split_words(text) if _norm(w)] for text in (a, b))
+    differing = [i for i, (x, y) in enumerate(zip(one, other, strict=False)) if _norm(x) != _norm(y)]
+    if len(one) != len(other) or len(differing) > (len(one) >= 6):
         return False
+    if any(i and (one[i][0].isupper() or other[i][0].isupper()) for i in differing):
+        return False
+    differ = [(_norm(one[i]), _norm(other[i])) for i in differing]
     return all(
         not {x, y} & _MATTERS
         and not any(c.isdigit() for c in x + y)

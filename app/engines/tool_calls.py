@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.roles import Tool, ToolCallPiece
@@ -54,7 +54,7 @@ def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
                 "type": "object",
                 "properties": {
                     "name": {"const": tool.name},
-                    "arguments": {"type": "object", **tool.parameters},
+                    "arguments": {"type": "object", **_without_references(tool.parameters)},
                 },
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
@@ -62,6 +62,31 @@ def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
             for tool in tools
         ]
     }
+
+
+def _without_references(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """`schema` with what it defines (`$defs`) put where it is referred to: inside another schema, references
+    from the root lead nowhere. What contains itself is left open."""
+    defined = {
+        f"#/{place}/{name}": found
+        for place in ("$defs", "definitions")
+        for name, found in schema.get(place, {}).items()
+    }
+
+    def resolved(value: Any, within: tuple[str, ...]) -> Any:
+        if isinstance(value, list):
+            return [resolved(v, within) for v in value]
+        if not isinstance(value, Mapping):
+            return value
+        reference = value.get("$ref")
+        if reference in within:
+            return {}
+        if reference in defined:
+            return resolved(defined[reference], (*within, reference))
+        return {k: resolved(v, within) for k, v in value.items() if k not in ("$defs", "definitions")}
+
+    made: dict[str, Any] = resolved(schema, ())
+    return made
 
 
 class CallReader:

@@ -38,6 +38,8 @@ def test_a_firm_number_is_not_said_again_when_the_final_pass_writes_it_in_digits
 def test_what_two_recognisers_write_differently_is_the_same() -> None:
     assert nearly_same_words("Press one to accept, or two.", "press 1 to accept or 2")
     assert not nearly_same_words("Press one", "Press nine")
+    # A name is no word that sounds alike.
+    assert not nearly_same_words("What is the weather in pairs today?", "What is the weather in Paris today?")
     said = "Which folder should I say this message to?"
     assert nearly_same_words(said, "Which folder should I say this message too?")
     for other in (

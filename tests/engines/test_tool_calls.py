@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engines.tool_calls import CallReader
+from app.engines.tool_calls import CallReader, call_schema
 from app.roles import Tool, ToolCallPiece
 
 TOOLS = (Tool("get_weather"), Tool("get_time"))
@@ -91,3 +91,13 @@ def test_text_is_not_held_up() -> None:
     assert reader.feed("It is") == ["It is"]
     assert "".join(map(str, reader.feed(" {warm} <"))) == " {warm}"
     assert "".join(map(str, reader.feed("b> today"))) == " <b> today"
+
+
+def test_what_a_schema_refers_to_is_put_in_its_place() -> None:
+    """As pydantic writes nested models; one that contains itself is left open there."""
+    person = {"type": "object", "properties": {"name": {"type": "string"}, "friend": {"$ref": "#/$defs/P"}}}
+    parameters = {"properties": {"who": {"$ref": "#/$defs/P"}}, "$defs": {"P": person}}
+    [call] = call_schema([Tool("greet", parameters=parameters)])["anyOf"]
+    who = call["properties"]["arguments"]["properties"]["who"]
+    assert who["properties"] == {"name": {"type": "string"}, "friend": {}}
+    assert "$defs" not in str(call) and "$ref" not in str(call)

@@ -152,6 +152,8 @@ async def test_manual_turns(house: House) -> None:
         await talk.play(QUESTION)
         await talk.send("input_audio_buffer.commit")
         await talk.send("response.create")
+        await talk.until("input_audio_buffer.committed")
+        await talk.until("response.created")
         await talk.until("response.done")
         assert house.llm.asked[-1][-1].content == "one two three four"
         # What is cleared was never said.
@@ -425,3 +427,89 @@ async def test_nobody_speaks(house: House) -> None:
         committed = await talk.until("input_audio_buffer.committed")
         assert committed["item_id"] == triggered["item_id"]
         assert (await talk.until("response.done"))["response"]["status"] == "completed"
+
+
+async def test_a_turn_that_only_the_client_took_for_speech_is_an_item_without_words(house: House) -> None:
+    async with realtime(house.server) as talk:
+        await talk.update(audio={"input": {"turn_detection": None, "transcription": {"model": "x"}}})
+        await talk.play(silence(0.5))
+        await talk.send("input_audio_buffer.commit")
+        committed = await talk.until("input_audio_buffer.committed")
+        completed = await talk.until("conversation.item.input_audio_transcription.completed")
+        assert (completed["item_id"], completed["transcript"]) == (committed["item_id"], "")
+        # What was committed is gone, and a frame without sound adds nothing.
+        await talk.send("input_audio_buffer.append", audio="")
+        await talk.send("input_audio_buffer.commit")
+        assert (await talk.until("error"))["error"]["code"] == "input_audio_buffer_commit_empty"
+        await talk.play(QUESTION)
+        await talk.send("input_audio_buffer.commit")
+        await talk.until("input_audio_buffer.committed")
+        completed = await talk.until("conversation.item.input_audio_transcription.completed")
+        assert completed["transcript"] == "one two three four"
+    assert len(talk.of("error")) == 1
+
+
+async def test_a_null_is_the_wish_for_what_there_was_at_first(house: House) -> None:
+    async with realtime(house.server) as talk:
+        first = (await talk.until("session.created"))["session"]
+        del first["resume_token"]
+        changed = await talk.update(
+            output_modalities=["text"],
+            max_output_tokens=9,
+            audio={"output": {"voice": "alloy", "speed": 1.2}},
+        )
+        assert changed["output_modalities"] == ["text"] and changed["audio"]["output"]["speed"] == 1.2
+        names = ("output_modalities", "max_output_tokens", "tools", "tool_choice", "instructions", "model")
+        nulls: dict[str, Any] = dict.fromkeys(names)
+        assert await talk.update(**nulls, audio={"output": {"voice": None, "speed": None}}) == first
+
+
+async def test_words_are_told_by_the_transcription_and_then_known(house: House) -> None:
+    """Some clients put the transcription's words behind those of the item."""
+    async with realtime(house.server) as talk:
+        await talk.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
+        await talk.play(QUESTION)
+        item = (await talk.until("conversation.item.added"))["item"]
+        assert item["content"] == [{"type": "input_audio", "transcript": None}]
+        completed = await talk.until("conversation.item.input_audio_transcription.completed")
+        await talk.send("conversation.item.retrieve", item_id=item["id"])
+        found = await talk.until("conversation.item.retrieved")
+        assert found["item"]["content"][0]["transcript"] == completed["transcript"]
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "message"),
+    [
+        ({"type": "response.cancel"}, "response_cancel_not_active", "Cancellation failed: no active"),
+        (
+            {"type": "conversation.item.retrieve", "item_id": "i"},
+            "item_retrieve_invalid_item_id",
+            "does not exist",
+        ),
+        (
+            {"type": "conversation.item.delete", "item_id": "i"},
+            "item_delete_invalid_item_id",
+            "does not exist",
+        ),
+        (
+            {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 1},
+            "item_truncate_invalid_item_id",
+            "does not exist",
+        ),
+        ({"type": "session.update", "session": {"voice": "alloy"}}, None, "beta"),
+        (
+            {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "ear"}}}}},
+            None,
+            "session.audio.input.turn_detection.type must be one of 'server_vad', 'semantic_vad'",
+        ),
+        ({"type": "response.create", "response": {"max_output_tokens": 5000}}, None, "response.max_output"),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+async def test_errors_that_clients_know(
+    house: House, event: dict[str, Any], code: str | None, message: str
+) -> None:
+    async with realtime(house.server) as talk:
+        await talk.sdk.send(event)  # type: ignore[arg-type]
+        error = (await talk.until("error"))["error"]
+    assert error["code"] == code and message in error["message"]

@@ -91,7 +91,7 @@ def error_body(error: ColloquyError) -> dict[str, dict[str, str | None]]:
         "error": {
             "message": error.message,
             "type": kind,
-            "param": param if param != "body" else None,
+            "param": param if param not in ("", "body") else None,
             "code": code,
         }
     }

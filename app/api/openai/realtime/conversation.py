@@ -7,6 +7,7 @@ so that a client that returns is told what it missed. Nothing is decided here ab
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import deque
@@ -30,6 +31,8 @@ _KEPT_BYTES = 16 << 20
 """Of frames, for a client that is slow or away: about five minutes of speech."""
 _LEAST_COMMITTED = SAMPLE_RATE // 10
 """Samples: a tenth of a second, as OpenAI has it."""
+
+_SETTLES_S = 5.0
 
 
 @dataclass(slots=True)
@@ -217,6 +220,13 @@ class Conversation:
         self.add(item)
         # The words are told by the events of the transcription only: clients add those to the item's.
         item.shown["content"][0]["transcript"] = transcript
+
+    async def settled(self) -> None:
+        """Wait, for a while, until something has come of all commits."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLES_S):
+                while self._commits:
+                    await self.log.news.wait()
 
     def add(self, item: Item, previous: str | None = None) -> None:
         """A new item that is complete."""

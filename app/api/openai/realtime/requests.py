@@ -162,6 +162,8 @@ class Requests:
         if wish.input is not None:
             messages = tuple([(await self._referred(item)).message() for item in wish.input])
         ask = Ask(config, messages, keep=wish.conversation != "none")
+        # Clients expect what they committed before what answers it.
+        await self._conversation.settled()
         self._conversation.begin(self._session.respond(ask), shown, ask, metadata=wish.metadata)
 
     async def _referred(self, given: Any) -> Item:

@@ -3,6 +3,7 @@ takes them."""
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -69,14 +70,13 @@ class Wishes:
                 "output": {"format": dict(_PCM), "voice": voice, "speed": 1.0},
             },
         }
+        self._first = copy.deepcopy(self.shown)
 
     def update(self, wish: SessionIn) -> None:
         """Take over what is given."""
         given = wish.model_dump(exclude_unset=True)
         sound = given.pop("audio", None) or {}
-        if "instructions" in given and given["instructions"] is None:
-            given["instructions"] = self._base.instructions
-        self.shown |= given
+        self.shown |= _nulls_undone(given, self._first)
         hears, speaks = self.shown["audio"]["input"], self.shown["audio"]["output"]
         heard = sound.get("input") or {}
         if "turn_detection" in heard:
@@ -87,7 +87,7 @@ class Wishes:
         for there, new in ((hears, heard), (speaks, sound.get("output") or {})):
             if "format" in new:
                 new["format"] = _shown_format(new["format"])
-            there |= new
+            there |= new if there is hears else _nulls_undone(new, self._first["audio"]["output"])
         if isinstance(speaks["voice"], dict):
             speaks["voice"] = speaks["voice"]["id"]
 
@@ -219,6 +219,11 @@ def _with(config: SessionConfig, shown: Mapping[str, Any]) -> SessionConfig:
         tool_choice=choice["name"] if isinstance(choice, dict) else choice or "auto",
         max_reply_tokens=config.max_reply_tokens if most in ("inf", None) else most,
     )
+
+
+def _nulls_undone(given: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """A null is the wish for what there was at first."""
+    return {name: first[name] if value is None else value for name, value in given.items()}
 
 
 def _shown_format(given: Mapping[str, Any] | Format | None) -> dict[str, Any]:
