@@ -16,12 +16,16 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import errors, health, rest, sessions, socket
+from app.api import errors, health, hosted, rest, sessions, socket
 from app.api.context import Context
 from app.api.deepgram import listen, prerecorded
 from app.api.openai import chat, embeddings, models, speech, transcriptions
 from app.api.openai import errors as openai_errors
 from app.api.openai.realtime import socket as realtime
+from app.api.wearable import rest as wearable_rest
+from app.api.wearable import socket as wearable
+from app.api.wearable.conversations import Conversations
+from app.api.wearable.structure import Structurer
 from app.dialogue.manager import SessionManager
 from app.dialogue.selfcheck import self_check
 from app.roles import ChatMessage, ColloquyError, Job
@@ -32,6 +36,7 @@ from app.stores.folder import open_folder
 from app.stores.keeper import Keeper
 from app.stores.shared import SharedSessions
 from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql_diary import SqlDiary
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         objects = await open_folder(settings.data_dir / "objects")
         conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
+        diary = SqlDiary(conversations.engine)
+        days = Conversations(diary, Structurer(diary, lambda: runtime.role("llm")))
         keeper = Keeper(conversations, objects, runtime.metrics)
         shared = None
         if settings.shared_state_url is not None:
@@ -81,10 +88,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             conversations=conversations,
             objects=objects,
             keeper=keeper,
+            diary=diary,
+            days=days,
             shared=shared,
         )
         app.state.context = context
         runtime.start()
+        days.start()
         checking = asyncio.create_task(_check(context))
         try:
             yield
@@ -94,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.unfreeze()
             # Sessions first: they still hand their last turns to the keeper.
             await context.sessions.close()
+            await days.close()
             if shared is not None:
                 await shared.close()
             await runtime.close()
@@ -124,6 +135,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         prerecorded,
         chat,
         models,
+        hosted,
+        wearable,
+        wearable_rest,
         openai_errors,  # last: it answers for what is not there
     ):
         app.include_router(module.router)

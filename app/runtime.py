@@ -13,8 +13,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from app.dialogue.speakers import Speakers
 from app.engines.workers import Workers
 from app.models.store import ModelStore
 from app.observability.measured import MeasuredLlm, MeasuredStt, MeasuredTts
@@ -22,9 +23,12 @@ from app.observability.metrics import Metrics
 from app.roles import ColloquyError, EngineFailed, Misconfigured, NotFound, RoleSet
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.clients.hosted_audio import HostedAudio
+
 log = logging.getLogger(__name__)
 
-Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts", "embedding"]
+Role = Literal["vad", "turn", "stt", "stt_partial", "llm", "tts", "embedding", "speaker"]
 _OVERLOAD_S = 0.5
 """Finals and speech that wait this long for a core leave no room for another session."""
 State = Literal["absent", "fetching", "loading", "ready", "failed"]
@@ -161,6 +165,22 @@ async def _openai_embeddings(b: Build) -> Any:
     )
 
 
+async def _campplus(b: Build) -> Any:
+    from app.engines.campplus import CamPlusPlus
+
+    path = await b.fetch("campplus-zh-en")
+    return await asyncio.to_thread(CamPlusPlus, path, b.workers)
+
+
+async def _hosted_speaker(b: Build) -> Any:
+    from app.clients.hosted_audio import HostedSpeakers
+
+    s = b.settings
+    if not s.hosted_speaker_embedding_api_url:
+        raise Misconfigured("SPEAKER_PROVIDER=hosted needs HOSTED_SPEAKER_EMBEDDING_API_URL")
+    return await HostedSpeakers.open(s.hosted_speaker_embedding_api_url, s.hosted_api_key.get_secret_value())
+
+
 PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
     ("vad", "silero"): _silero,
     ("turn", "smart_turn"): _smart_turn,
@@ -174,6 +194,8 @@ PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
     ("tts", "kokoro"): _kokoro,
     ("embedding", "minilm"): _minilm,
     ("embedding", "openai"): _openai_embeddings,
+    ("speaker", "campplus"): _campplus,
+    ("speaker", "hosted"): _hosted_speaker,
 }
 
 
@@ -198,7 +220,7 @@ def chosen(s: Settings) -> dict[Role, str]:
 
 def chosen_later(s: Settings) -> dict[Role, str]:
     """The provider of each role that a conversation does not need; "none" where nobody has the role."""
-    return {"embedding": s.embedding_provider}
+    return {"embedding": s.embedding_provider, "speaker": s.speaker_provider}
 
 
 @dataclass(slots=True)
@@ -213,6 +235,7 @@ class Runtime:
     _loading: dict[Role, asyncio.Task[Any]] = field(default_factory=dict)
     _workers: Workers | None = None
     _store: ModelStore | None = None
+    _hosted: HostedAudio | None = None
 
     def start(self) -> None:
         """Begin to fetch and load what the settings ask for."""
@@ -328,6 +351,33 @@ class Runtime:
             self._begin(role, provider)
         return await asyncio.shield(self._loading[role])
 
+    @property
+    def hosted(self) -> HostedAudio:
+        """What other services do with recordings."""
+        if self._hosted is None:
+            from app.clients.hosted_audio import HostedAudio
+
+            s = self.settings
+            self._hosted = HostedAudio(
+                s.hosted_api_key.get_secret_value(),
+                vad=s.hosted_vad_api_url,
+                diarization=s.hosted_diarization_api_url,
+                identification=s.hosted_speech_profile_api_url,
+            )
+        return self._hosted
+
+    def new_speakers(self) -> Speakers:
+        """Speakers of a new conversation, as the settings tell them apart."""
+        s = self.settings
+        return Speakers(
+            s.speaker_new_distance,
+            s.max_speakers,
+            known_distance=s.speaker_known_distance,
+            known_margin=s.speaker_known_margin,
+            known_s=s.speaker_known_s,
+            half_s=s.speaker_half_s,
+        )
+
     async def roles(self) -> RoleSet:
         """All engines, once they are loaded. Raises what the first failure was."""
         wanted = self._wanted()
@@ -349,5 +399,7 @@ class Runtime:
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
         for engine in self._engines.values():
             await engine.close()
+        if self._hosted is not None:
+            await self._hosted.close()
         if self._workers is not None:
             await asyncio.to_thread(self._workers.close)

@@ -14,6 +14,8 @@ import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.dialogue.speakers import HALF_S, KNOWN_DISTANCE, KNOWN_MARGIN, KNOWN_S, NEW_DISTANCE, SHORT_S
+
 
 class Settings(BaseSettings):
     """All settings. Unknown variables are ignored, wrong values stop the start."""
@@ -126,6 +128,48 @@ class Settings(BaseSettings):
     embedding_model_name: str | None = Field(None, description="for openai: the API's model name")
     embedding_base_url: str | None = Field(None, description="for openai: base URL of the API")
     embedding_api_key: SecretStr = Field(SecretStr(""), description="for openai: its key")
+
+    # --- speakers ---
+    speaker_provider: Literal["campplus", "hosted", "none"] = Field(
+        "campplus",
+        description="who tells voices apart; campplus: in process, loaded when it is first asked for; "
+        "hosted: HOSTED_SPEAKER_EMBEDDING_API_URL",
+    )
+    max_speakers: int = Field(8, ge=1, le=64, description="speakers told apart in one conversation")
+    speaker_new_distance: float = Field(
+        NEW_DISTANCE, ge=0, le=1, description="cosine distance from which on a voice is somebody new"
+    )
+    speaker_known_distance: float = Field(
+        KNOWN_DISTANCE, ge=0, le=1, description="cosine distance up to which a voice is an enrolled person's"
+    )
+    speaker_known_margin: float = Field(
+        KNOWN_MARGIN, ge=0, le=1, description="how much farther the next enrolled person must be"
+    )
+    speaker_known_s: float = Field(
+        KNOWN_S, ge=SHORT_S, description="speech before an enrolled person is recognised, s"
+    )
+    speaker_half_s: float = Field(
+        HALF_S,
+        ge=0,
+        description="speech of which two vectors of one voice have a cosine of 0.5, s: how distances are "
+        "corrected for length; 0: not at all",
+    )
+    hosted_speaker_embedding_api_url: str | None = Field(
+        None,
+        description="for SPEAKER_PROVIDER=hosted: a service with POST /v2/embedding; its base or full URL",
+    )
+    hosted_diarization_api_url: str | None = Field(
+        None,
+        description="a service that answers /v1/diarization instead of this one; its base or full URL",
+    )
+    hosted_vad_api_url: str | None = Field(
+        None, description="a service that answers /v1/vad instead of this one; its full URL"
+    )
+    hosted_speech_profile_api_url: str | None = Field(
+        None,
+        description="a service that answers /v1/speaker-identification instead of this one; its full URL",
+    )
+    hosted_api_key: SecretStr = Field(SecretStr(""), description="the key for these services")
 
     @property
     def on_loopback(self) -> bool:

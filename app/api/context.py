@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
@@ -12,16 +13,19 @@ from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from app.api.ears import Ears
+from app.api.wearable.conversations import Conversations
 from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
 from app.dialogue.events import Event, Failed, Interrupted, ReplyPaused, ReplyResumed
 from app.dialogue.manager import SessionManager
 from app.dialogue.session import Session
 from app.dialogue.turn import Turn
+from app.dialogue.who import Who
 from app.observability.metrics import Metrics
-from app.roles import ColloquyError
+from app.roles import ColloquyError, Samples
 from app.runtime import Runtime
 from app.security.access import Access
 from app.settings import Settings
+from app.stores.diary import Diary
 from app.stores.interfaces import ConversationStore, ObjectStore, TurnRecord
 from app.stores.keeper import Keeper
 from app.stores.shared import SharedSessions
@@ -39,6 +43,10 @@ class Context:
     conversations: ConversationStore
     objects: ObjectStore
     keeper: Keeper
+    diary: Diary
+    """What wearables heard."""
+    days: Conversations
+    """What their connections share."""
     shared: SharedSessions | None = None
     """Where sessions are written down for other processes."""
     ears: dict[str, Ears] = field(default_factory=dict)
@@ -75,6 +83,10 @@ class Context:
     def count_speculation(self, outcome: str) -> None:
         """Count a reply that was begun before the turn was over."""
         self.metrics.speculations_total.labels(outcome).inc()
+
+    def who(self, owner: str) -> Callable[[Samples], Awaitable[str]]:
+        """What labels the speakers of a session of its own."""
+        return Who(lambda: self.runtime.on_demand("speaker"), self.runtime.new_speakers(), owner).label
 
     def moved(self, session: Session) -> None:
         """Another process has the session."""

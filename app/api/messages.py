@@ -76,6 +76,9 @@ class SessionSettings(_Model):
     instructions: str | None = Field(None, max_length=8000, description="system prompt of the assistant")
     voice: str | None = Field(None, max_length=64, description="a voice name from /speaker_info")
     speed: float = Field(1.0, ge=0.5, le=2.0, description="speaking rate, 1 is the voice's own")
+    diarize: bool = Field(
+        False, description="whether `speaker` of the transcriptions tells people apart by voice"
+    )
     audio_in: AudioFormat = AudioFormat()
     audio_out: AudioOut = AudioOut()
     turn_detection: TurnDetection = TurnDetection()

@@ -66,6 +66,7 @@ def _session(
         store=context.shared,
         restored=taken,
         on_moved=context.moved,
+        who=context.who(session_id),
     )
 
 
@@ -95,6 +96,8 @@ def configured(context: Context, wish: SessionSettings, base: SessionConfig | No
         config = replace(config, voice=wish.voice)
     if "speed" in given:
         config = replace(config, speed=wish.speed)
+    if "diarize" in given:
+        config = replace(config, diarize=wish.diarize)
     if "turn_detection" in given:
         config = replace(config, turn=_turn(wish.turn_detection, config.turn))
     return config

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 
+from app.cli.leaving import LeavingProtocol
 from app.cli.loading import show_loading
 from app.main import create_app
 from app.roles import ColloquyError, EngineFailed, Misconfigured
@@ -45,7 +46,7 @@ def config(app: FastAPI, *, access_log: bool = False) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=access_log,
-        ws="websockets-sansio",
+        ws=LeavingProtocol,
         ws_max_size=16 << 20,
         ws_ping_interval=20,
         ws_ping_timeout=20,

@@ -59,6 +59,8 @@ class SessionConfig:
     """"manual": only when a door asks (`Session.respond`); "never": what is said is only written down."""
     speak: bool = True
     """Whether replies are spoken, or only written."""
+    diarize: bool = False
+    """Whether it is told who speaks (`Final.speaker`)."""
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     turn: TurnConfig = TurnConfig()

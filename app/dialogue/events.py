@@ -7,6 +7,9 @@ from typing import Literal
 
 from app.roles import Samples, Word
 
+NOBODY_TOLD = "SPEAKER_00"
+"""The speaker where they are not told apart."""
+
 Reason = Literal["speech", "client", "text", "closed"]
 
 
@@ -67,7 +70,7 @@ class Final:
     language: str
     confidence: float
     low_confidence: bool
-    speaker: str = "SPEAKER_00"
+    speaker: str = NOBODY_TOLD
     start: float = 0.0
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from app.dialogue.answers import Answers
 from app.dialogue.config import Ask, SessionConfig
 from app.dialogue.events import (
+    NOBODY_TOLD,
     Event,
     Failed,
     Final,
@@ -76,10 +77,12 @@ class Session:
         store: Store | None = None,
         restored: Restored | None = None,
         on_moved: Callable[[Session], None] = lambda session: None,
+        who: Callable[[Samples], Awaitable[str]] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`store`: where the session is written down for other processes; `restored`: what another
-        one wrote; `on_moved` is called when another one has taken the session."""
+        one wrote; `on_moved` is called when another one has taken the session. `who` labels the speaker of
+        an utterance, where the config asks for it."""
         self.id = session_id
         self.config = config
         self._mirror: Mirror | None = None
@@ -98,6 +101,7 @@ class Session:
         self._on_turn = on_turn
         self._on_event = on_event
         self._on_speculation = on_speculation
+        self._who = who
         self._now = now
         self._inbox = Inbox()
         self._begin = 0, 0
@@ -367,12 +371,15 @@ class Session:
                     return
                 if turn.recording is not None:
                     floor.learn(turn.recording)
-                self._transcribed(turn, utterance, final)
+                speaker = NOBODY_TOLD
+                if self.config.diarize and self._who is not None and turn.recording is not None:
+                    speaker = await self._who(turn.recording)
+                self._transcribed(turn, utterance, final, speaker)
                 if not self.config.turn.interrupt:
                     await replies.over()
                 self._reply_to(turn)
 
-    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords) -> None:
+    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords, speaker: str) -> None:
         turn.transcript, turn.words = final.text, final.words
         turn.language, turn.confidence = final.language, final.confidence
         turn.partials = tuple(utterance.partials)
@@ -385,6 +392,7 @@ class Session:
                 final.language,
                 final.confidence,
                 doubtful(final.confidence, final.no_speech),
+                speaker,
                 start=utterance.start / SAMPLE_RATE,
             )
         )

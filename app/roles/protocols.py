@@ -25,6 +25,7 @@ from app.roles.types import (
     SttOptions,
     Tool,
     Transcript,
+    Vector,
     Voice,
 )
 
@@ -150,6 +151,20 @@ class TextEmbedding(Engine, Protocol):
 
     async def embed(self, texts: Sequence[str], job: Job) -> Embeddings:
         """Where `texts` lie. Of a text that is longer than the model reads, the beginning counts."""
+        ...
+
+
+class SpeakerEmbedding(Engine, Protocol):
+    """Places voices so that those of one person lie near each other, whatever is said."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        ...
+
+    async def embed(self, audio: Samples, job: Job) -> Vector:
+        """Where the voice in `audio` lies: float32[n] at 16 kHz, of one person, with little silence in it.
+        Under 0.5 s it is `BadAudio`; from 2 s on it is worth much."""
         ...
 
 

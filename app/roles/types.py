@@ -21,6 +21,9 @@ SAMPLE_RATE = 16_000
 Samples = npt.NDArray[np.float32]
 """`float32[n]`, mono, [-1, 1]."""
 
+Vector = npt.NDArray[np.float32]
+"""`float32[d]` of length 1, so that the product of two is their cosine."""
+
 
 class Urgency(IntEnum):
     """Who goes first when model work queues for the cores; lower goes ahead.
@@ -205,6 +208,26 @@ class Embeddings:
 
     vectors: npt.NDArray[np.float32]
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Speech from `start` to `end`, in seconds of a recording."""
+
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerSpan(Span):
+    """Speech of one person; `speaker` is "SPEAKER_00" and so on."""
+
+    speaker: str
 
 
 @dataclass(frozen=True, slots=True)

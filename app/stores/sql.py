@@ -39,14 +39,14 @@ async def open_conversations(url: str) -> SqlConversations:
     where = make_url(url)
     if where.get_backend_name() == "sqlite" and where.database:
         folder = Path(where.database).parent
-        with _failures():
+        with failures():
             await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
     # Statements are shown in errors, and so in logs; what people said must not be.
     engine = create_async_engine(where, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     try:
-        with _failures():
+        with failures():
             if await _revision(engine) != SCHEMA:
                 logger.info("bringing the database's schema to revision %s", SCHEMA)
                 await asyncio.to_thread(migrate, url, "head")
@@ -73,7 +73,7 @@ async def _revision(engine: AsyncEngine) -> str | None:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Trouble with the database itself, as opposed to what was asked of it, is `StoreFailed`."""
     try:
         yield
@@ -87,7 +87,8 @@ def _failures() -> Iterator[None]:
         ) from error
 
 
-def _is_id(given: str) -> bool:
+def is_id(given: str) -> bool:
+    """Whether `given` is a UUID as we write them."""
     try:
         return str(UUID(given)) == given
     except ValueError:
@@ -96,7 +97,7 @@ def _is_id(given: str) -> bool:
 
 def _known(session_id: str) -> str:
     """`session_id`, unless it can be nobody's."""
-    if not _is_id(session_id):
+    if not is_id(session_id):
         raise _no_session(session_id)
     return session_id
 
@@ -107,7 +108,7 @@ def _no_session(session_id: str) -> NotFound:
 
 def _check_ids(**ids: str | None) -> None:
     for name, value in ids.items():
-        if value is not None and not _is_id(value):
+        if value is not None and not is_id(value):
             raise BadInput(f"{name} must be a UUID in lower case with hyphens.", field=name)
 
 
@@ -157,6 +158,11 @@ class SqlConversations:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """The database, for stores beside this one."""
+        return self._engine
+
     async def add_session(self, session: SessionRecord) -> None:
         """See `ConversationStore`."""
         _check_ids(id=session.id)
@@ -164,17 +170,17 @@ class SqlConversations:
         if session.ended_at is None:
             del values["ended_at"]  # to add it again, late, must not undo its end
         try:
-            with _failures():
+            with failures():
                 async with self._engine.begin() as connection:
                     same = (sessions.c.id == session.id) & (sessions.c.owner == session.owner)
-                    await _write(connection, sessions, same, values)
+                    await write_row(connection, sessions, same, values)
         except sa_exc.IntegrityError as error:
             raise BadInput("This session id belongs to somebody else.", field="id") from error
 
     async def end_session(self, session_id: str, at: datetime | None = None) -> None:
         """See `ConversationStore`."""
         ended = func.coalesce(sessions.c.ended_at, at or datetime.now(UTC), type_=sessions.c.ended_at.type)
-        with _failures():
+        with failures():
             async with self._engine.begin() as connection:
                 which = update(sessions).where(sessions.c.id == _known(session_id))
                 if (await connection.execute(which.values(ended_at=ended))).rowcount == 0:
@@ -182,7 +188,7 @@ class SqlConversations:
 
     async def get_session(self, session_id: str) -> SessionRecord:
         """See `ConversationStore`."""
-        with _failures():
+        with failures():
             async with self._engine.connect() as connection:
                 found = await connection.execute(select(sessions).where(sessions.c.id == _known(session_id)))
                 row = found.one_or_none()
@@ -195,7 +201,7 @@ class SqlConversations:
         check_page(limit, offset)
         query = select(sessions).where(sessions.c.owner == owner)
         query = query.order_by(sessions.c.created_at.desc(), sessions.c.id).limit(limit).offset(offset)
-        with _failures():
+        with failures():
             async with self._engine.connect() as connection:
                 return [SessionRecord(**row._mapping) for row in await connection.execute(query)]
 
@@ -203,17 +209,17 @@ class SqlConversations:
         """See `ConversationStore`."""
         _check_ids(id=turn.id, session_id=turn.session_id, transcription_id=turn.transcription_id)
         try:
-            with _failures():
+            with failures():
                 async with self._engine.begin() as connection:
                     same = (conversation_turns.c.id == turn.id) & (
                         conversation_turns.c.session_id == turn.session_id
                     )
-                    await _write(connection, conversation_turns, same, _turn_values(turn))
+                    await write_row(connection, conversation_turns, same, _turn_values(turn))
                     its = transcriptions.c.turn_id == turn.id
                     if turn.transcription_id is None:
                         await connection.execute(delete_from(transcriptions).where(its))
                     else:
-                        await _write(connection, transcriptions, its, _transcription_values(turn))
+                        await write_row(connection, transcriptions, its, _transcription_values(turn))
         except sa_exc.IntegrityError as error:
             await self.get_session(turn.session_id)
             raise BadInput(
@@ -224,10 +230,10 @@ class SqlConversations:
 
     async def get_turn(self, session_id: str, turn_id: str) -> TurnRecord:
         """See `ConversationStore`."""
-        if _is_id(session_id) and _is_id(turn_id):
+        if is_id(session_id) and is_id(turn_id):
             turns = conversation_turns.c
             query = _TURNS.where(turns.session_id == session_id, turns.id == turn_id)
-            with _failures():
+            with failures():
                 async with self._engine.connect() as connection:
                     if (row := (await connection.execute(query)).first()) is not None:
                         return _turn(row)
@@ -236,10 +242,10 @@ class SqlConversations:
     async def turns(self, session_id: str, limit: int = 100, offset: int = 0) -> list[TurnRecord]:
         """See `ConversationStore`."""
         check_page(limit, offset)
-        if not _is_id(session_id):
+        if not is_id(session_id):
             return []
         query = _TURNS.where(conversation_turns.c.session_id == session_id).limit(limit).offset(offset)
-        with _failures():
+        with failures():
             async with self._engine.connect() as connection:
                 return [_turn(row) for row in await connection.execute(query)]
 
@@ -248,7 +254,7 @@ class SqlConversations:
         await self._engine.dispose()
 
 
-async def _write(
+async def write_row(
     connection: AsyncConnection, table: Table, same: ColumnElement[bool], values: dict[str, Any]
 ) -> None:
     """Update the row that is the `same`, else insert. The write comes first and takes SQLite's

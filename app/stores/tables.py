@@ -24,7 +24,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """Revision of the newest migration: a database that is there already needs no alembic."""
 
 metadata = MetaData(
@@ -106,4 +106,92 @@ transcriptions = Table(
     Column("audio_key", String(500)),
     Column("audio_seconds", Float),
     Column("latency_ms", Float),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("language", String(16)),
+    Column("profile_key", String(500)),
+    Column("profile_seconds", Float),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False, index=True),
+    Column("name", String(255), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime, nullable=False),
+    Column("touched_at", UtcDateTime, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("ends_at", UtcDateTime, nullable=False),
+    Column("language", String(16)),
+    Column("source", String(64)),
+    Column("structured", JSON),
+    Index(None, "owner", "started_at"),
+    Index(None, "status", "ends_at"),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column(
+        "conversation_id",
+        Uuid(as_uuid=False),
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("text", Text, nullable=False),
+    Column("speaker", Integer, nullable=False),
+    Column("is_user", Boolean, nullable=False),
+    Column("person_id", Uuid(as_uuid=False), ForeignKey("people.id", ondelete="SET NULL")),
+    Column("start_s", Float, nullable=False),
+    Column("end_s", Float, nullable=False),
+    Column("provider", String(64), nullable=False),
+    Index(None, "conversation_id", "start_s"),
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column(
+        "conversation_id",
+        Uuid(as_uuid=False),
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("content", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "owner", "created_at"),
+)
+
+action_items = Table(
+    "action_items",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column(
+        "conversation_id",
+        Uuid(as_uuid=False),
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("description", Text, nullable=False),
+    Column("completed", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index(None, "owner", "created_at"),
 )

@@ -92,7 +92,7 @@ async def test_command(models_dir: Path, tmp_path: Path) -> None:
 def test_unknown_words_are_refused() -> None:
     done = run("turn_taking", "--without", "manners")
     assert done.returncode != 0
-    assert done.stderr.strip() == "--without: 'manners' is none of smart_turn, words"
+    assert done.stderr.strip() == "--without: 'manners' is none of smart_turn, words, echo, hold"
 
 
 def case() -> Case:

@@ -30,7 +30,7 @@ members = { "x.bin" = ["a==1/a/x.bin"] }
 
 @pytest.mark.parametrize("model", MANIFEST.models, ids=lambda model: model.name)
 def test_every_model_is_fully_described(model) -> None:
-    assert model.role in {"vad", "end of turn", "stt", "llm", "tts", "embedding"}
+    assert model.role in {"vad", "end of turn", "stt", "llm", "tts", "embedding", "speaker"}
     assert re.fullmatch(r"MIT|Apache-2\.0|BSD-2-Clause", model.licence)
     assert sum(file.size for file in model.files) == model.size
     assert all(re.fullmatch(r"[0-9a-f]{64}", file.sha256) for file in model.files)

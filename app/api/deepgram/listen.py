@@ -94,10 +94,17 @@ async def _open(context: Context, owner: str, config: SessionConfig, connection:
     async def forget(session: Session, turn: Turn) -> None:
         """Nothing that is said here is kept."""
 
-    session = context.sessions.create(
-        owner,
-        lambda id_: Session(id_, config, roles=context.runtime.roles, on_turn=forget, on_event=context.count),
-    )
+    def make(session_id: str) -> Session:
+        return Session(
+            session_id,
+            config,
+            roles=context.runtime.roles,
+            on_turn=forget,
+            on_event=context.count,
+            who=context.who(session_id),
+        )
+
+    session = context.sessions.create(owner, make)
     context.sessions.attach(session.id, owner, connection)
     try:
         for _ in range(int(_CALM_S / _LOOK_S) if context.runtime.overloaded() else 0):

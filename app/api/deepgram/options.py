@@ -143,6 +143,7 @@ def session_config(context: Context, options: Options) -> SessionConfig:
         vocabulary=stt.vocabulary,
         respond="never",
         speak=False,
+        diarize=options.diarize,
         turn=turn,
     )
 

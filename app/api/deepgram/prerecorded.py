@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import fastapi
 from fastapi import APIRouter, UploadFile
@@ -17,16 +17,18 @@ from starlette.requests import ClientDisconnect
 from app.api.context import Context, Ctx, Owner
 from app.api.deepgram.errors import DeepgramRoute
 from app.api.deepgram.options import Options, hearing, parse
-from app.api.deepgram.results import Request
+from app.api.deepgram.results import Request, SpeakerOf, nobody_told, speaker_of
 from app.api.deepgram.sound import Packed
 from app.api.rest import ready
 from app.audio.files import stream_file
 from app.audio.live import HEAD_BYTES, is_container
+from app.dialogue.diarize import diarize
 from app.dialogue.exchange import transcribe
-from app.dialogue.utterance import FinalWords
-from app.roles import SAMPLE_RATE, BadAudio, BadInput, Samples, TooLarge
+from app.roles import SAMPLE_RATE, BadAudio, BadInput, RoleSet, Samples, SpeakerSpan, TooLarge
 
 router = APIRouter(route_class=DeepgramRoute, tags=["deepgram"])
+
+T = TypeVar("T")
 
 _IN_MEMORY = 1 << 20
 _BLOCK = 1 << 16
@@ -65,9 +67,14 @@ async def listen(request: fastapi.Request, context: Ctx, owner: Owner) -> JSONRe
         async with aclosing(_sound(spooled, options, context)) as sound:
             work = asyncio.create_task(transcribe(roles, counted(sound), wanted, owner))
             words = await _unless_gone(request, work)
+        who: SpeakerOf = nobody_told
+        if options.diarize:
+            async with aclosing(_sound(spooled, options, context)) as sound:
+                telling = asyncio.create_task(_speakers(context, roles, sound, owner))
+                who = speaker_of(await _unless_gone(request, telling))
     finally:
         await file.close()
-    return JSONResponse(told.answer(words, digest.hexdigest(), samples / SAMPLE_RATE))
+    return JSONResponse(told.answer(words, digest.hexdigest(), samples / SAMPLE_RATE, who))
 
 
 async def _body(request: fastapi.Request, context: Context) -> AsyncGenerator[bytes, None]:
@@ -112,7 +119,14 @@ async def _sound(file: BinaryIO, options: Options, context: Context) -> AsyncGen
     yield packed.flush()
 
 
-async def _unless_gone(request: fastapi.Request, work: asyncio.Task[FinalWords]) -> FinalWords:
+async def _speakers(
+    context: Context, roles: RoleSet, sound: AsyncIterator[Samples], owner: str
+) -> list[SpeakerSpan]:
+    voices = await context.runtime.on_demand("speaker")
+    return await diarize(roles.vad, voices, sound, context.runtime.new_speakers(), owner)
+
+
+async def _unless_gone(request: fastapi.Request, work: asyncio.Task[T]) -> T:
     """What `work` gives; it is stopped when the client leaves."""
     gone = asyncio.ensure_future(request.receive())
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from app.api.deepgram.options import Options
 from app.dialogue.agreement import join_words, split_words
 from app.dialogue.utterance import FinalWords
-from app.roles import EngineInfo, Word
+from app.roles import EngineInfo, SpeakerSpan, Word
 
 Json = dict[str, Any]
 
@@ -71,12 +71,34 @@ def _word(word: Word, options: Options, speaker: int) -> Json:
     return told
 
 
-def alternative(words: Sequence[Word], options: Options, confidence: float, speaker: int = 0) -> Json:
+SpeakerOf = Callable[[Word], int]
+"""Who said a word."""
+
+
+def nobody_told(word: Word) -> int:
+    """Where speakers are not told apart."""
+    return 0
+
+
+def speaker_of(spans: Sequence[SpeakerSpan]) -> SpeakerOf:
+    """Who speaks in the middle of a word, or nearest to it."""
+
+    def found(word: Word) -> int:
+        at = (word.start + word.end) / 2
+        span = min(spans, key=lambda s: max(s.start - at, at - s.end, 0.0), default=None)
+        return int(span.speaker.rpartition("_")[2]) if span is not None else 0
+
+    return found
+
+
+def alternative(
+    words: Sequence[Word], options: Options, confidence: float, who: SpeakerOf = nobody_told
+) -> Json:
     """One reading of a stretch of sound, which is all we have."""
     return {
         "transcript": transcript(words, options),
         "confidence": round(confidence, 4),
-        "words": [_word(w, options, speaker) for w in words],
+        "words": [_word(w, options, who(w)) for w in words],
     }
 
 
@@ -128,7 +150,7 @@ class Request:
             "start": round(start, 3),
             "is_final": final,
             "speech_final": over,
-            "channel": {"alternatives": [alternative(words, self.options, confidence, speaker)]},
+            "channel": {"alternatives": [alternative(words, self.options, confidence, lambda word: speaker)]},
             "metadata": metadata,
             "from_finalize": flushed,
         }
@@ -160,50 +182,53 @@ class Request:
             ]
         return told
 
-    def answer(self, heard: FinalWords, sha256: str, seconds: float) -> Json:
-        """What was said in a file."""
+    def answer(self, heard: FinalWords, sha256: str, seconds: float, who: SpeakerOf = nobody_told) -> Json:
+        """What was said in a file, and by whom."""
         options = self.options
         words = in_order(heard.words, 0.0, 0.0)
-        best = alternative(words, options, heard.confidence)
-        if options.diarize:
-            for word in best["words"]:
-                word["speaker_confidence"] = 1.0
+        best = alternative(words, options, heard.confidence, who)
         if options.paragraphs:
-            best["paragraphs"] = paragraphs(words, options)
+            best["paragraphs"] = paragraphs(words, options, who)
         channel: Json = {"alternatives": [best]}
         if options.detect_language or options.language is None:
             channel["detected_language"] = heard.language
         results: Json = {"channels": [channel]}
         if options.utterances:
-            results["utterances"] = utterances(words, options)
+            results["utterances"] = utterances(words, options, who)
         return {"metadata": self.metadata(sha256, seconds), "results": results}
 
 
-def utterances(words: Sequence[Word], options: Options) -> list[Json]:
-    """`words` in stretches without a gap of `options.utterance_gap` seconds."""
+def utterances(words: Sequence[Word], options: Options, who: SpeakerOf = nobody_told) -> list[Json]:
+    """`words` in stretches of one speaker without a gap of `options.utterance_gap` seconds."""
     told: list[Json] = []
-    for stretch in _cut(words, lambda a, b: b.start - a.end >= options.utterance_gap):
+    for stretch in _cut(words, lambda a, b: b.start - a.end >= options.utterance_gap or who(a) != who(b)):
         confidence = sum(w.confidence for w in stretch) / len(stretch)
         utterance: Json = {
             "start": round(stretch[0].start, 3),
             "end": round(stretch[-1].end, 3),
             "channel": 0,
-            **alternative(stretch, options, confidence),
+            **alternative(stretch, options, confidence, who),
             "id": str(uuid.uuid4()),
         }
         if options.diarize:
-            utterance["speaker"] = 0
+            utterance["speaker"] = who(stretch[0])
         told.append(utterance)
     return told
 
 
-def paragraphs(words: Sequence[Word], options: Options) -> Json:
-    """Sentences, and a few of them, or those before a long pause, as a paragraph."""
-    sentences = _cut(words, lambda a, b: bool(_SENTENCE_END.search(a.text)))
+def paragraphs(words: Sequence[Word], options: Options, who: SpeakerOf = nobody_told) -> Json:
+    """Sentences, and a few of them, or those before a long pause or another speaker, as a paragraph."""
+
+    def ends(before: Word, after: Word) -> bool:
+        over = bool(_SENTENCE_END.search(before.text)) or who(before) != who(after)
+        return over or after.start - before.end >= _NEW_PARAGRAPH_S
+
+    sentences = _cut(words, ends)
     groups: list[list[list[Word]]] = []
     for sentence in sentences:
         group = groups[-1] if groups else []
-        paused = bool(group) and sentence[0].start - group[-1][-1].end >= _NEW_PARAGRAPH_S
+        last = group[-1][-1] if group else sentence[0]
+        paused = sentence[0].start - last.end >= _NEW_PARAGRAPH_S or who(sentence[0]) != who(last)
         if not group or paused or len(group) >= _SENTENCES:
             groups.append([sentence])
         else:
@@ -224,11 +249,17 @@ def paragraphs(words: Sequence[Word], options: Options) -> Json:
             "num_words": sum(len(s) for s in group),
         }
         if options.diarize:
-            paragraph["speaker"] = 0
+            paragraph["speaker"] = who(group[0][0])
         told.append(paragraph)
-    begin = "\nSpeaker 0: " if options.diarize else "\n"
-    text = "\n\n".join(transcript([w for s in group for w in s], options) for group in groups)
-    return {"transcript": begin + text if text else "", "paragraphs": told}
+    text = ""
+    speaker: int | None = None
+    for group in groups:
+        text += "\n\n" if text else "\n"
+        if options.diarize and who(group[0][0]) != speaker:
+            speaker = who(group[0][0])
+            text += f"Speaker {speaker}: "
+        text += transcript([w for s in group for w in s], options)
+    return {"transcript": text, "paragraphs": told}
 
 
 def _cut(words: Sequence[Word], between: Callable[[Word, Word], bool]) -> list[list[Word]]:

@@ -127,6 +127,7 @@ async def _open(
             on_turn=context.keep,
             on_event=context.count,
             on_speculation=context.count_speculation,
+            who=context.who(session_id),
         )
 
     session = context.sessions.create(owner, make)

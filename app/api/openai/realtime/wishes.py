@@ -152,6 +152,7 @@ class Wishes:
             vocabulary=tuple(w.strip() for w in prompt.split(",") if w.strip())[:100],
             turn=self._turn(heard["turn_detection"]),
             respond=respond,
+            diarize="diarize" in (transcription.get("model") or ""),
         )
         return _with(config, shown)
 

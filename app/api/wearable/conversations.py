@@ -1,0 +1,283 @@
+"""The life of conversations: they begin with words, go on across connections, end in silence, and are kept.
+
+What is said is in the diary as soon as it is firm, so any process can go on with a conversation, or end it:
+the diary gives each to one of them. Here is only what the connections of this process need to agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from app.api.wearable.segments import Json, Segment, segment_json
+from app.api.wearable.shapes import conversation_json, of_record, to_record
+from app.roles import ColloquyError
+from app.stores.diary import ConversationRecord, Diary, SegmentRecord
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 20.0
+_GRACE_S = 30.0
+"""A conversation whose connection is in another process is ended by that one, unless it is so late."""
+_STALE_S = 900.0
+"""Who has claimed a conversation for so long has died over it."""
+_LEAVE_S = 10.0
+_RESENT = 20
+"""Segments told again to who comes back: the connection may have broken before they arrived."""
+
+Structure = Callable[[ConversationRecord, Sequence[SegmentRecord]], Awaitable[ConversationRecord | None]]
+"""Makes something of a conversation and completes it in the diary; None if there was nothing in it."""
+
+
+@dataclass(slots=True, eq=False)
+class Current:
+    """A conversation in progress. Times are Unix times in s; `last_at` is where its last words end."""
+
+    owner: str
+    started_at: float
+    last_at: float
+    timeout_s: int
+    language: str | None = None
+    source: str | None = None
+    id: str = ""
+    stored: bool = False
+
+    def record(self) -> ConversationRecord:
+        """As it is kept."""
+        return ConversationRecord(
+            id=self.id,
+            owner=self.owner,
+            started_at=_instant(self.started_at),
+            finished_at=_instant(self.last_at),
+            touched_at=datetime.now(UTC),
+            ends_at=_instant(self.last_at + self.timeout_s),
+            language=self.language,
+            source=self.source,
+        )
+
+
+class Listener(Protocol):
+    """A connection of an owner."""
+
+    def tell(self, event: Json) -> None:
+        """Send an event."""
+
+    def show(self, segments: Iterable[Json], deleted: Iterable[str]) -> None:
+        """Send segments that are new or changed, soon."""
+
+    def over(self, current: Current) -> None:
+        """That conversation has ended: what comes next is another's."""
+
+    async def settle(self) -> None:
+        """Store what is firm."""
+
+
+class Conversations:
+    """The conversations of this process's connections. `start` before use."""
+
+    def __init__(self, diary: Diary, structure: Structure) -> None:
+        self._diary = diary
+        self._structure = structure
+        self._current: dict[str, Current] = {}
+        self._listeners: dict[str, list[Listener]] = {}
+        self._joining = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to look for conversations that nobody ended."""
+        self._sweeping = asyncio.create_task(self._sweep(), name="sweep-conversations")
+
+    async def close(self) -> None:
+        """Wait until the connections have stored what they heard; leave to another process, or another day,
+        what is being made of conversations."""
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                while any(self._listeners.values()):
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:
+            log.warning("a connection did not end in time")
+        for task in (*self._tasks, *([self._sweeping] if self._sweeping else ())):
+            task.cancel()
+            await asyncio.wait([task])
+
+    # --- connections -----------------------------------------------------------------------------
+
+    async def join(self, listener: Listener, owner: str, timeout_s: int) -> Segment | None:
+        """A connection of `owner` begins. It is shown the end of the conversation that goes on, if one does;
+        gives the last segment of it, unless another connection may be about to change that."""
+        async with self._joining:
+            kept = await self._diary.conversations(owner, ("in_progress",), 10)
+            current = self._current.get(owner)
+            if current is not None and current.stored and current.id not in {r.id for r in kept}:
+                self._forget(current)
+                current = None
+            for record in kept:
+                if current is not None and record.id == current.id:
+                    continue
+                if current is None and record.ends_at > datetime.now(UTC):
+                    current = self._current[owner] = _resumed(record)
+                else:
+                    self._spawn(self._finish(record))
+            if current is not None:
+                current.timeout_s = timeout_s
+            others = self._listeners.setdefault(owner, [])
+            alone = not others
+            others.append(listener)
+        if current is None or not current.stored:
+            return None
+        last = (await self._diary.segments([current.id], _RESENT))[current.id]
+        listener.show([segment_json(of_record(s)) for s in last], ())
+        return of_record(last[-1]) if last and alone else None
+
+    def leave(self, listener: Listener, owner: str) -> None:
+        """A connection has ended; the conversation waits for another one. Idempotent."""
+        others = self._listeners.get(owner, [])
+        if listener in others:
+            others.remove(listener)
+        if not others:
+            self._listeners.pop(owner, None)
+            current = self._current.get(owner)
+            if current is not None and not current.stored:
+                del self._current[owner]
+        self._left.set()
+
+    def show(self, owner: str, segments: Sequence[Json], deleted: Sequence[str]) -> None:
+        """Show all of `owner`'s connections what is new."""
+        if segments or deleted:
+            for listener in self._listeners.get(owner, ()):
+                listener.show(segments, deleted)
+
+    def tell(self, owner: str, event: Json) -> None:
+        """Tell all of `owner`'s connections."""
+        for listener in self._listeners.get(owner, ()):
+            listener.tell(event)
+
+    # --- a conversation --------------------------------------------------------------------------
+
+    def current(self, owner: str) -> Current | None:
+        """`owner`'s conversation in progress, if this process knows of one."""
+        return self._current.get(owner)
+
+    def begin(
+        self, owner: str, at: float, timeout_s: int, *, language: str | None, source: str | None
+    ) -> Current:
+        """A conversation begins `at`. It is kept once it holds words."""
+        current = Current(owner, at, at, timeout_s, language, source, str(uuid.uuid4()))
+        self._current[owner] = current
+        return current
+
+    async def keep(self, current: Current, segments: Sequence[Segment]) -> None:
+        """Store segments of a conversation. If somebody has ended it, the next words begin another."""
+        records = [to_record(s, current.id) for s in segments]
+        going_on = await self._diary.keep(current.record(), records)
+        current.stored = True
+        if not going_on:
+            self._forget(current)
+
+    def end_soon(self, owner: str) -> asyncio.Task[ConversationRecord | None] | None:
+        """`owner`'s conversation ends here; what is made of it is told when it is. None if there is none."""
+        current = self._current.get(owner)
+        if current is None:
+            return None
+        self._forget(current)
+        return self._spawn(self._end(current))
+
+    async def end(self, owner: str) -> ConversationRecord | None:
+        """The same, and waits; also for one of another process. None if there was none, or nothing in it."""
+        if (task := self.end_soon(owner)) is not None:
+            return await asyncio.shield(task)
+        kept = await self._diary.conversations(owner, ("in_progress",), 1)
+        return await asyncio.shield(self._spawn(self._finish(kept[0]))) if kept else None
+
+    def drop(self, owner: str, conversation_id: str) -> None:
+        """The user deletes a conversation: if it goes on, what comes next is another's."""
+        current = self._current.get(owner)
+        if current is not None and current.id == conversation_id:
+            self._forget(current)
+
+    def _forget(self, current: Current) -> None:
+        if self._current.get(current.owner) is current:
+            del self._current[current.owner]
+        for listener in self._listeners.get(current.owner, ()):
+            listener.over(current)
+
+    async def _end(self, current: Current) -> ConversationRecord | None:
+        for listener in list(self._listeners.get(current.owner, ())):
+            await listener.settle()
+        return await self._finish(current.record()) if current.stored else None
+
+    async def _finish(self, record: ConversationRecord) -> ConversationRecord | None:
+        """Make something of a conversation, if nobody else does."""
+        again = record.touched_at if record.status == "processing" else None
+        if not await self._diary.claim(record.id, again):
+            return None
+        # As it is stored: the silence that ended it may have been noticed before its last words were.
+        record = await self._diary.conversation(record.owner, record.id)
+        segments = (await self._diary.segments([record.id]))[record.id]
+        if any(s.text.strip() for s in segments):
+            self._announce("memory_processing_started", record, segments)
+        made = await self._structure(record, segments)
+        if made is not None:
+            self._announce("memory_created", made, segments)
+        return made
+
+    def _announce(self, kind: str, record: ConversationRecord, segments: Sequence[SegmentRecord]) -> None:
+        told = {"type": kind, "memory": conversation_json(record, segments), "messages": []}
+        self.tell(record.owner, told)
+
+    async def _sweep(self) -> None:
+        """End what silence has ended, and take up what died."""
+        while True:
+            try:
+                now = datetime.now(UTC)
+                ended, stale = now - timedelta(seconds=_GRACE_S), now - timedelta(seconds=_STALE_S)
+                for record in await self._diary.overdue(ended, stale):
+                    current = self._current.get(record.owner)
+                    if current is None or current.id != record.id:
+                        await self._finish(record)
+                    elif not self._listeners.get(record.owner):
+                        await self.end(record.owner)
+            except ColloquyError as error:
+                log.warning("conversations were not looked through: %s", error.message)
+            except Exception:
+                log.exception("conversations were not looked through")
+            await asyncio.sleep(_SWEEP_S)
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, ConversationRecord | None]
+    ) -> asyncio.Task[ConversationRecord | None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a conversation was not completed; it is tried again later", exc_info=error)
+
+
+def _resumed(record: ConversationRecord) -> Current:
+    last_at = record.finished_at.timestamp()
+    return Current(
+        record.owner,
+        record.started_at.timestamp(),
+        last_at,
+        int(record.ends_at.timestamp() - last_at),
+        record.language,
+        record.source,
+        record.id,
+        stored=True,
+    )
+
+
+def _instant(unix: float) -> datetime:
+    return datetime.fromtimestamp(unix, UTC)
