@@ -30,6 +30,10 @@ from app.stores.interfaces import ConversationStore, ObjectStore, TurnRecord
 from app.stores.keeper import Keeper
 from app.stores.shared import SharedSessions
 
+Labels = Callable[[Samples], Awaitable[str]]
+"""Gives the label of who said something (`Who.label`)."""
+_USERS = 1000
+
 
 @dataclass(slots=True)
 class Context:
@@ -51,6 +55,8 @@ class Context:
     """Where sessions are written down for other processes."""
     ears: dict[str, Ears] = field(default_factory=dict)
     """What each open session's client asked for and has sent, by session id."""
+    around: dict[str, Labels] = field(default_factory=dict)
+    """What labels the speakers around a user, by user; who was heard last is last."""
     talks: dict[str, Any] = field(default_factory=dict)
     """What a door keeps of a session from one connection to the next, by session id."""
     talking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -84,9 +90,17 @@ class Context:
         """Count a reply that was begun before the turn was over."""
         self.metrics.speculations_total.labels(outcome).inc()
 
-    def who(self, owner: str) -> Callable[[Samples], Awaitable[str]]:
+    def who(self, owner: str) -> Labels:
         """What labels the speakers of a session of its own."""
         return Who(lambda: self.runtime.on_demand("speaker"), self.runtime.new_speakers(), owner).label
+
+    def who_around(self, owner: str) -> Labels:
+        """The same for all that a user hears, from one connection to the next: labels last."""
+        labels = self.around.pop(owner, None) or self.who(owner)
+        self.around[owner] = labels
+        if len(self.around) > _USERS:
+            del self.around[next(iter(self.around))]
+        return labels
 
     def moved(self, session: Session) -> None:
         """Another process has the session."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
-from app.api.context import Context
+from app.api.context import Context, Labels
 from app.api.ears import Ears
 from app.api.messages import SessionSettings, TurnDetection
 from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
 from app.dialogue.handover import Restored, restored
 from app.dialogue.session import Session
-from app.roles import BadInput, NotFound
+from app.dialogue.turn import Turn
+from app.roles import BadInput, Busy, NotFound
 from app.stores.shared import Unavailable
 
 log = logging.getLogger(__name__)
+
+_CALM_S = 4.0
+_LOOK_S = 0.1
 
 
 async def open_session(context: Context, owner: str, wish: SessionSettings) -> Session:
@@ -27,6 +32,41 @@ async def open_session(context: Context, owner: str, wish: SessionSettings) -> S
             await context.shared.create(session.id, owner, wish.model_dump(exclude_unset=True))
         except Unavailable as error:
             log.warning("a session is known to this process only: %s", error.message)
+    return session
+
+
+async def open_listener(
+    context: Context, owner: str, config: SessionConfig, connection: object, who: Labels | None = None
+) -> Session:
+    """A session that only writes down what is said, with a place, for `connection`; nothing of it is kept
+    here. `Busy` if there is no place: only until a moment of overload is over it waits."""
+
+    async def forget(session: Session, turn: Turn) -> None:
+        """Doors that want to keep it do so in their own shape."""
+
+    def make(session_id: str) -> Session:
+        return Session(
+            session_id,
+            config,
+            roles=context.runtime.roles,
+            on_turn=forget,
+            on_event=context.count,
+            who=who or context.who(session_id),
+        )
+
+    session = context.sessions.create(owner, make)
+    context.sessions.attach(session.id, owner, connection)
+    try:
+        for _ in range(int(_CALM_S / _LOOK_S) if context.runtime.overloaded() else 0):
+            if not context.sessions.position(session.id):
+                break
+            await asyncio.sleep(_LOOK_S)
+    except BaseException:
+        context.sessions.release(session.id)
+        raise
+    if context.sessions.position(session.id):
+        context.sessions.release(session.id)
+        raise Busy("all places are taken, try again later", retry_after=context.sessions.retry_after())
     return session
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from app.dialogue.speakers import Speakers, label_name
-from app.roles import SAMPLE_RATE, BadAudio, ColloquyError, Job, Samples, SpeakerEmbedding, Urgency
+from app.roles import SAMPLE_RATE, BadAudio, ColloquyError, Job, NotFound, Samples, SpeakerEmbedding, Urgency
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Who:
                     engine = await self._voices()
                     voice = await engine.embed(spoken, Job(self._owner, Urgency.FINAL))
                 self._last = self._speakers.assign(voice, len(spoken) / SAMPLE_RATE).speaker
-            except BadAudio:
-                pass
+            except (BadAudio, NotFound):
+                pass  # too little, or a server that does not tell speakers apart
             except (ColloquyError, TimeoutError) as error:
                 log.warning("who spoke was not told: %r", error)
         return label_name(self._last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+import pytest
 from deepgram_client import client, cut, finals, lawful, pcm, recording, streaming
 from dialogue.scripted import silence
 from serving import Server
@@ -11,6 +13,13 @@ from app.audio.wav import wav_bytes
 from corpus import load, recordings
 
 TURNS = ("austen-930", "cities-3", "austen-920", "cities-4", "austen-870")
+
+
+@pytest.fixture(autouse=True)
+def voices(server: Server) -> None:
+    """The model that tells voices apart is fetched when it is first asked for."""
+    file = wav_bytes(recording("austen-930"), 16000)
+    httpx.post(f"{server.url}/v2/embedding", files={"file": file}, timeout=120).raise_for_status()
 
 
 async def test_speakers_of_a_stream_are_told_apart(server: Server) -> None:

@@ -32,7 +32,7 @@ def engines() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, engines: dict[str, Any]) -> Iterator[Server]:
     data: Path = tmp_path_factory.mktemp("wearable")
-    given = make_settings(data / "none", data, api_keys=KEYS, max_sessions=3)
+    given = make_settings(data / "none", data, api_keys=KEYS, max_sessions=3, speaker_provider="none")
     with scripted(given, **engines) as server:
         yield server
 

@@ -12,7 +12,9 @@ from serving import make_settings, scripted
 if __name__ == "__main__":
     data, key = Path(sys.argv[1]), sys.argv[2]
     engines = {"vad": LoudVad(), "stt": CountingStt(), "llm": ScriptedLlm("{}"), "tts": ToneTts()}
-    with scripted(make_settings(data / "none", data, api_keys=[key]), **engines) as server:
+    with scripted(
+        make_settings(data / "none", data, api_keys=[key], speaker_provider="none"), **engines
+    ) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         time.sleep(600)

@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 
 
 async def test_what_was_heard_survives_a_crash(tmp_path: Path, engines: dict[str, Any], key: str) -> None:
-    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key])
+    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key], speaker_provider="none")
     command = [sys.executable, str(TESTS / "wearable/crash_server.py"), str(tmp_path), key]
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)  # noqa: ASYNC220

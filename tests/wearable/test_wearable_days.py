@@ -97,7 +97,7 @@ async def test_a_conversation_goes_on_across_sockets(small: Server, key: str) ->
 async def test_a_conversation_goes_on_in_another_process(
     tmp_path: Path, engines: dict[str, Any], key: str
 ) -> None:
-    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key])
+    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key], speaker_provider="none")
     with scripted(settings, **engines) as one, scripted(settings, **engines) as other:
         async with app(one, key) as phone:
             await phone.status("ready")
@@ -278,7 +278,7 @@ async def test_a_server_ends_what_another_left(
     tmp_path: Path, engines: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody comes back, and the process that heard it is gone; or it died while it made something of it."""
-    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key])
+    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key], speaker_provider="none")
     with scripted(settings, **engines) as server:
         async with app(server, key) as phone:
             await phone.status("ready")
@@ -342,7 +342,7 @@ async def test_pages_of_conversations(small: Server, key: str) -> None:
 async def test_a_server_that_stops_hears_the_last_words(
     tmp_path: Path, engines: dict[str, Any], key: str
 ) -> None:
-    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key])
+    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[key], speaker_provider="none")
     with scripted(settings, **engines) as server:
         phone = App(server, headers={"Authorization": f"Bearer {key}"})
         await phone.connect()

@@ -111,3 +111,24 @@ async def test_something_is_made_of_it(server: Server) -> None:
     structured = made["structured"]
     assert 1 <= len(structured["title"].split()) <= 10
     assert structured["overview"], "the model was not understood"
+
+
+async def test_speakers_keep_their_labels_when_the_phone_comes_back(server: Server) -> None:
+    """Two readers take turns, on two connections."""
+    await begin_anew(server)
+    server.app.state.context.around.clear()
+    (one, first), (two, _) = spoken(("austen-930", "cities-3")), spoken(("cities-4", "austen-920"))
+    codec = next(iter(PACKERS))
+    async with app(server, scale=1000, codec=codec) as phone:
+        await phone.status("ready")
+        await phone.play(PACKERS[codec](one))
+        await phone.until(lambda: heard(phone, len(first.split()) - 2, first))
+        await phone.drop()
+        await phone.come_back()
+        await phone.until(lambda: phone.statuses.count("ready") == 2)
+        await phone.play(PACKERS[codec](two))
+        await phone.leave()
+    await over(server)
+    (conversation,) = kept(server)
+    speakers = [s["speaker"] for s in conversation["transcript_segments"]]
+    assert speakers == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]

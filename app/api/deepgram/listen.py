@@ -23,14 +23,13 @@ from app.api.deepgram.options import Options, parse, session_config
 from app.api.deepgram.results import Json, Request
 from app.api.deepgram.sound import StreamSound
 from app.api.deepgram.telling import Teller
+from app.api.opening import open_listener
 from app.api.rest import ready
-from app.dialogue.config import SessionConfig
 from app.dialogue.endpointing import FRAME
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
-from app.dialogue.turn import Turn
 from app.observability.logs import bind
-from app.roles import SAMPLE_RATE, BadAudio, Busy, ColloquyError, EngineInfo, Samples
+from app.roles import SAMPLE_RATE, BadAudio, ColloquyError, EngineInfo, Samples
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -39,7 +38,6 @@ _IDLE_S = 10.0
 _SEND_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.1
-_CALM_S = 4.0
 _AHEAD = 2
 """So many utterances may lack their final words before a client that sends faster than we hear waits: a
 hurry of its own must not take the cores from people who talk."""
@@ -60,7 +58,7 @@ async def listen(socket: WebSocket) -> None:
         options = parse(socket.query_params, live=True)
         config = session_config(context, options)
         request = replace(request, options=options, engine=(await ready(context)).stt.info)
-        session = await _open(context, owner, config, socket)
+        session = await open_listener(context, owner, config, socket)
     except ColloquyError as error:
         await socket.send_denial_response(refusal(context, error, request.id))
         return
@@ -86,38 +84,6 @@ def _who(context: Context, socket: WebSocket) -> tuple[str | None, str]:
         subprotocol = offered[0]
         headers["authorization"] = f"Token {offered[1]}"
     return subprotocol, context.access.owner(headers)
-
-
-async def _open(context: Context, owner: str, config: SessionConfig, connection: object) -> Session:
-    """A session with a place: `Busy` if there is none. Only until a moment of overload is over it waits."""
-
-    async def forget(session: Session, turn: Turn) -> None:
-        """Nothing that is said here is kept."""
-
-    def make(session_id: str) -> Session:
-        return Session(
-            session_id,
-            config,
-            roles=context.runtime.roles,
-            on_turn=forget,
-            on_event=context.count,
-            who=context.who(session_id),
-        )
-
-    session = context.sessions.create(owner, make)
-    context.sessions.attach(session.id, owner, connection)
-    try:
-        for _ in range(int(_CALM_S / _LOOK_S) if context.runtime.overloaded() else 0):
-            if not context.sessions.position(session.id):
-                break
-            await asyncio.sleep(_LOOK_S)
-    except BaseException:
-        context.sessions.release(session.id)
-        raise
-    if context.sessions.position(session.id):
-        context.sessions.release(session.id)
-        raise Busy("all places are taken, try again later", retry_after=context.sessions.retry_after())
-    return session
 
 
 class _Close(Exception):

@@ -20,9 +20,10 @@ from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app.api.context import Context
+from app.api.opening import open_listener
 from app.api.wearable.clock import StreamClock
 from app.api.wearable.conversations import Current
-from app.api.wearable.hearing import listening, open_session
+from app.api.wearable.hearing import listening
 from app.api.wearable.query import Wish, heard_language
 from app.api.wearable.segments import Json, Segment, Segments, Who
 from app.api.wearable.suggested import assignment, suggested
@@ -344,7 +345,9 @@ class Connection:
             await asyncio.Event().wait()
         try:
             config = listening(self._context, language)
-            session = self._session = await open_session(self._context, self._owner, config, self)
+            session = self._session = await open_listener(
+                self._context, self._owner, config, self, self._context.who_around(self._owner)
+            )
         except Busy as error:
             raise Dead("upstream_error", error.message, retryable=True) from error
         self._opened.set()
