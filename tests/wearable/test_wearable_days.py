@@ -104,6 +104,12 @@ async def test_a_conversation_goes_on_in_another_process(
             await phone.play([*words(5), *PAUSE])
             await phone.until(lambda: phone.text.endswith("five"))
             before = phone.shown
+            # Words are kept moments after they are shown.
+            async with asyncio.timeout(30):
+                while [s["text"] for c in await listed(one, key) for s in c["transcript_segments"]] != [
+                    before[0]["text"]
+                ]:
+                    await asyncio.sleep(0.05)
             # The first server is not told: its process may be gone.
             await phone.drop()
             phone.server = other
