@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +28,8 @@ from app.stores.migrate import migrate
 from app.stores.tables import SCHEMA, conversation_turns, sessions, transcriptions
 
 logger = logging.getLogger(__name__)
+
+_TRIES, _TRY_S = 500, 0.02
 
 
 def sqlite_url(path: Path) -> str:
@@ -59,8 +63,22 @@ async def open_conversations(url: str) -> SqlConversations:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+        _set(cursor, pragma)
     cursor.close()
+
+
+def _set(cursor: Any, pragma: str) -> None:
+    # Changing the journal is refused at once, whatever the timeout, while another process that opens the
+    # new database does it too, or makes its tables.
+    for _ in range(_TRIES):
+        try:
+            cursor.execute(f"PRAGMA {pragma}")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(_TRY_S)
+    cursor.execute(f"PRAGMA {pragma}")
 
 
 async def _revision(engine: AsyncEngine) -> str | None:
