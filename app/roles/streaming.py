@@ -41,7 +41,7 @@ class StreamDead(EngineFailed):
 class Heard:
     """What a provider makes of a stretch of the stream, `start` to `end`. All times are seconds of the sound
     sent on this stream. Words that are not final are replaced by what comes next; final ones never change,
-    each comes once, and they come in order: a final answer covers everything up to its `end`, silence included.
+    each comes once, and they come in order: a final answer covers all up to its `end`, silence included.
     `finalized`: this answers a `finalize`, and all that was sent before that one has been told as final."""
 
     words: tuple[Word, ...]
