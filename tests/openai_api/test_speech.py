@@ -75,7 +75,7 @@ async def test_every_format_says_the_text(client: openai.AsyncOpenAI, kind: Any)
     name, coding, samples, seconds = decoded(answer.content)
     assert (container in name, coding, samples) == (True, codec, rate)
     assert 3 < seconds < 9
-    assert corpus.wer(TEXT, await heard(client, answer.content)) < 0.15
+    assert corpus.wer(TEXT, await heard(client, answer.content)) < 0.3
 
 
 async def test_pcm_is_bare_samples_and_mp3_is_the_default(client: openai.AsyncOpenAI) -> None:
@@ -105,7 +105,9 @@ async def test_long_text_is_said_to_its_end(client: openai.AsyncOpenAI) -> None:
         r.text for r in corpus.recordings() if r.id in ("austen-870", "prompt-dir-intro", "beckett")
     )
     file = await said(client, text, response_format="opus")
-    assert corpus.wer(text, await heard(client, file)) < 0.15
+    again = await heard(client, file)
+    assert corpus.wer(text, again) < 0.3
+    assert "fail better" in again.lower()
 
 
 def test_the_client_without_asyncio(server: Server, tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ async def test_events_hold_the_file(client: openai.AsyncOpenAI) -> None:
         assert len(deltas) > 3 and {d["type"] for d in deltas} == {"speech.audio.delta"}
         file = b"".join(base64.b64decode(d["audio"], validate=True) for d in deltas)
         if kind == "mp3":
-            assert corpus.wer(TEXT, await heard(client, file)) < 0.15
+            assert corpus.wer(TEXT, await heard(client, file)) < 0.3
             seconds = decoded(file)[3]
         else:
             seconds = len(file) / 48000
