@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from app.audio.buffer import AudioBuffer
@@ -30,6 +31,8 @@ from app.dialogue.events import (
     TurnDropped,
 )
 from app.dialogue.own_voice import OwnVoice
+from app.dialogue.streamed.relay import Relay
+from app.dialogue.streamed.utterance import StreamedUtterance
 from app.dialogue.turn import Turn
 from app.dialogue.utterance import Utterance
 from app.observability.clock import Stage
@@ -61,10 +64,12 @@ class Listener:
         on_spoken: Callable[[Turn, Utterance, int, float], None],
         firm: Callable[[str], Sequence[str]] = lambda turn_id: (),
         begin: tuple[int, int] = (0, 0),
+        relay: Relay | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`begin`: the position of the first sample to come, and of the first to be heeded. `firm`
-        gives the words of a turn that its client has been told of already."""
+        gives the words of a turn that its client has been told of already. With a `relay` others
+        recognise what is said, as long as they live."""
         self.floor = BargeIn(answers)
         self._config = config
         self._owner = owner
@@ -72,6 +77,7 @@ class Listener:
         self._answers = answers
         self._emit, self._spawn = emit, spawn
         self._new_turn, self._on_spoken, self._firm = new_turn, on_spoken, firm
+        self._relay = relay
         self._now = now
         self._audio = AudioBuffer(begin[0])
         self._detector = TurnDetector(config.turn, self._end_wait, position=max(begin))
@@ -90,6 +96,8 @@ class Listener:
         """Change the settings, from the next utterance on."""
         self._config = config
         self._detector.config = config.turn
+        if self._relay is not None:
+            self._relay.configure(SttOptions(config.language, config.vocabulary))
 
     @property
     def hearing(self) -> bool:
@@ -123,6 +131,9 @@ class Listener:
                 self._own_voice is not None and self._own_voice.is_it(frame, detector.position)
             ) or self._fades(frame, probability):
                 probability = 0.0
+            if self._relay is not None:
+                at = detector.position
+                self._relay.hear(self._audio, at, at + FRAME, probability, needed=self._belongs)
             if self._config.turn.mode == "manual":
                 self._hold(probability)
             else:
@@ -142,10 +153,10 @@ class Listener:
         if self._utterance is None:
             self._audio.drop_before(detector.position - SAMPLE_RATE)
 
-    def _is_not_them(self, frame: Samples, probability: float) -> bool:
-        """Whether what may sound like a voice is our own, or the room."""
-        ours = self._own_voice is not None and self._own_voice.is_it(frame, self._detector.position)
-        return self._fades(frame, probability) or ours
+    @property
+    def _belongs(self) -> bool:
+        """Whether what comes is part of what somebody says, or may be."""
+        return self._utterance is not None or self._detector.held_ms > 0 or self._config.turn.mode == "manual"
 
     def _fades(self, frame: Samples, probability: float) -> bool:
         """Whether this frame of an utterance is so much softer than the rest of it that it is the room
@@ -235,7 +246,10 @@ class Listener:
         pre_roll = int(self._config.turn.pre_roll_ms / 1000 * SAMPLE_RATE)
         self._turn = turn = self._new_turn()
         self._last_voice = self._now()
-        self._utterance = Utterance(
+        made: Callable[..., Utterance] = Utterance
+        if self._relay is not None and self._relay.dead is None:
+            made = partial(StreamedUtterance, self._relay)
+        self._utterance = made(
             self._audio,
             max(detector.started_at - pre_roll, self._ended_to, self._audio.start),
             stt=self._roles.stt,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.roles.types import (
     AudioChunk,
@@ -28,6 +28,9 @@ from app.roles.types import (
     Vector,
     Voice,
 )
+
+if TYPE_CHECKING:
+    from app.roles.streaming import StreamingStt
 
 
 class Engine(Protocol):
@@ -172,7 +175,8 @@ class SpeakerEmbedding(Engine, Protocol):
 class RoleSet:
     """The engines or clients that serve a dialogue. `stt_partial` follows the voice and may be
     the same object as `stt`, which gives the final words. Without `turn` and `completeness`, silence
-    and rules about words decide when a turn is over."""
+    and rules about words decide when a turn is over. With `stt_streaming`, what is said live is heard by
+    these, one after the other as they fail, and then by `stt`."""
 
     vad: Vad
     stt: SpeechToText
@@ -181,3 +185,4 @@ class RoleSet:
     tts: TextToSpeech
     turn: EndOfTurn | None = None
     completeness: Completeness | None = None
+    stt_streaming: tuple[StreamingStt, ...] = ()
