@@ -16,27 +16,43 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import errors, health, hosted, rest, sessions, socket
+from app.api import errors, health, hosted, rest, sessions, socket, tokens
+from app.api import objects as recordings
 from app.api.context import Context
 from app.api.deepgram import listen, prerecorded
+from app.api.known import KnownVoices
 from app.api.openai import chat, embeddings, models, speech, transcriptions
 from app.api.openai import errors as openai_errors
 from app.api.openai.realtime import socket as realtime
+from app.api.wearable import notes as wearable_notes
+from app.api.wearable import profiles as wearable_profiles
 from app.api.wearable import rest as wearable_rest
 from app.api.wearable import socket as wearable
 from app.api.wearable.conversations import Conversations
-from app.api.wearable.structure import Structurer
 from app.dialogue.manager import SessionManager
 from app.dialogue.selfcheck import self_check
+from app.insights.meaning import Meaning
+from app.insights.memories import Memories
+from app.insights.reader import Reader
+from app.insights.structurer import Structurer
 from app.roles import ChatMessage, ColloquyError, Job
-from app.runtime import Runtime
+from app.runtime import Runtime, rules, s3_access
 from app.security.access import Access, load_secret
+from app.security.links import Links
 from app.settings import Settings
-from app.stores.folder import open_folder
+from app.stores.crypt import UserKeys, load_master_keys
 from app.stores.keeper import Keeper
+from app.stores.landing import landings
+from app.stores.objects import open_objects
+from app.stores.retention import Sweeper
 from app.stores.shared import SharedSessions
+from app.stores.spool import Spool
 from app.stores.sql import open_conversations, sqlite_url
 from app.stores.sql_diary import SqlDiary
+from app.stores.sql_keys import SqlKeys
+from app.stores.sql_recordings import SqlRecordings
+from app.stores.vault import Vault
+from app.tools.toolbox import open_toolbox
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +75,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     given = settings.session_secret
     secret = given.get_secret_value().encode() if given else load_secret(settings.data_dir / "secret")
     access = Access(settings, secret)
+    given_keys = [key.get_secret_value() for key in settings.master_keys]
+    master = load_master_keys(given_keys, settings.master_key_file)
     runtime = Runtime(settings)
+    tools = open_toolbox(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        objects = await open_folder(settings.data_dir / "objects")
+        objects = await open_objects(settings.objects_url, s3_access(settings))
         conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
         diary = SqlDiary(conversations.engine)
-        days = Conversations(diary, Structurer(diary, lambda: runtime.role("llm")))
-        keeper = Keeper(conversations, objects, runtime.metrics)
+        meaning = Meaning(lambda: runtime.on_demand("embedding"))
+        reader = Reader(lambda: runtime.role("llm"))
+        count = runtime.metrics.insights_total
+        days = Conversations(
+            diary, Structurer(diary, reader, meaning, lambda outcome: count.labels(outcome).inc())
+        )
+        keys = UserKeys(master, SqlKeys(conversations.engine))
+        await keys.check()
+        vault = Vault(objects, keys)
+        spool = Spool(settings.data_dir / "spool", master.derived("spool"), int(settings.spool_max_mb * 1e6))
+        keeper = Keeper(spool, landings(conversations, vault, diary), runtime.metrics)
+        sweeper = Sweeper(SqlRecordings(conversations.engine), vault, rules(settings), runtime.metrics)
         shared = None
         if settings.shared_state_url is not None:
             url = settings.shared_state_url.get_secret_value()
@@ -77,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             runtime=runtime,
             metrics=runtime.metrics,
             access=access,
+            links=Links(secret),
             sessions=SessionManager(
                 settings.max_sessions,
                 settings.session_keep_s,
@@ -87,14 +117,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             ),
             conversations=conversations,
             objects=objects,
+            vault=vault,
             keeper=keeper,
             diary=diary,
             days=days,
+            memories=Memories(diary, meaning),
+            known=KnownVoices(
+                diary,
+                vault,
+                vad=lambda: runtime.role("vad"),
+                voices=lambda: runtime.on_demand("speaker"),
+                speakers=runtime.new_speakers,
+            ),
+            tools=tools,
             shared=shared,
         )
         app.state.context = context
+        await keeper.start()
         runtime.start()
         days.start()
+        sweeper.start()
+        tools.start()
         checking = asyncio.create_task(_check(context))
         try:
             yield
@@ -102,13 +145,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             checking.cancel()
             await asyncio.wait([checking])
             gc.unfreeze()
+            await sweeper.close()
             # Sessions first: they still hand their last turns to the keeper.
             await context.sessions.close()
             await days.close()
+            await tools.close()
             if shared is not None:
                 await shared.close()
             await runtime.close()
             await keeper.close()
+            await objects.close()
             await conversations.close()
 
     # No page of FastAPI's own: those load scripts from elsewhere. The description stays.
@@ -125,6 +171,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (
         health,
         sessions,
+        recordings,
+        tokens,
         rest,
         socket,
         embeddings,
@@ -138,6 +186,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         hosted,
         wearable,
         wearable_rest,
+        wearable_profiles,
+        wearable_notes,
         openai_errors,  # last: it answers for what is not there
     ):
         app.include_router(module.router)

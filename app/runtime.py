@@ -21,7 +21,10 @@ from app.models.store import ModelStore
 from app.observability.measured import MeasuredLlm, MeasuredStt, MeasuredTts
 from app.observability.metrics import Metrics
 from app.roles import ColloquyError, EngineFailed, Misconfigured, NotFound, RoleSet
+from app.roles.streaming import StreamingStt
 from app.settings import Settings
+from app.stores.retention import Rules
+from app.stores.s3 import S3Access
 
 if TYPE_CHECKING:
     from app.clients.hosted_audio import HostedAudio
@@ -199,6 +202,54 @@ PROVIDERS: dict[tuple[Role, str], Callable[[Build], Awaitable[Any]]] = {
 }
 
 
+def _deepgram(s: Settings) -> StreamingStt:
+    from app.clients.streaming.deepgram import Deepgram
+
+    key = s.deepgram_api_key.get_secret_value()
+    return Deepgram(
+        key, base_url=s.deepgram_base_url, model=s.deepgram_model, timeout_s=s.stt_streaming_timeout_s
+    )
+
+
+def _soniox(s: Settings) -> StreamingStt:
+    from app.clients.streaming.soniox import Soniox
+
+    key = s.soniox_api_key.get_secret_value()
+    return Soniox(key, base_url=s.soniox_base_url, model=s.soniox_model, timeout_s=s.stt_streaming_timeout_s)
+
+
+def _speechmatics(s: Settings) -> StreamingStt:
+    from app.clients.streaming.speechmatics import Speechmatics
+
+    key = s.speechmatics_api_key.get_secret_value()
+    return Speechmatics(
+        key, base_url=s.speechmatics_base_url, model=s.speechmatics_model, timeout_s=s.stt_streaming_timeout_s
+    )
+
+
+STREAMING: dict[str, Callable[[Settings], StreamingStt]] = {
+    "deepgram": _deepgram,
+    "soniox": _soniox,
+    "speechmatics": _speechmatics,
+}
+
+
+def s3_access(s: Settings) -> S3Access:
+    """How the service is reached where recordings are kept, if that is not a folder."""
+    secret = s.s3_secret_access_key
+    return S3Access(
+        s.s3_endpoint_url,
+        s.s3_region,
+        s.s3_access_key_id,
+        secret.get_secret_value() if secret is not None else None,
+    )
+
+
+def rules(s: Settings) -> Rules:
+    """How long recordings are kept."""
+    return Rules(s.raw_retention_days, s.synthesized_retention_days, s.audio_to_opus_after_days)
+
+
 def stt_model(s: Settings) -> str:
     """The model that gives the final words."""
     return s.stt_model_name or ("whisper-tiny-en" if s.english_only else "whisper-base")
@@ -236,10 +287,12 @@ class Runtime:
     _workers: Workers | None = None
     _store: ModelStore | None = None
     _hosted: HostedAudio | None = None
+    _streaming: tuple[StreamingStt, ...] | None = None
 
     def start(self) -> None:
         """Begin to fetch and load what the settings ask for."""
         s = self.settings
+        _ = self.streaming  # what is missing of it is said now, not to the first who speaks
         self._store = ModelStore(s.models_dir, local=s.models_local, hub=s.models_hub)
         self._workers = Workers(
             s.threads,
@@ -366,6 +419,21 @@ class Runtime:
             )
         return self._hosted
 
+    @property
+    def streaming(self) -> tuple[StreamingStt, ...]:
+        """Who hears streams elsewhere, in the order in which they are tried; nobody by default.
+        `Misconfigured` if one of them lacks its key or its package."""
+        if self._streaming is None:
+            s = self.settings
+            names = [name for part in s.stt_streaming_providers.split(",") if (name := part.strip())]
+            for name in names:
+                if not getattr(s, f"{name}_api_key").get_secret_value():
+                    raise Misconfigured(
+                        f"STT_STREAMING_PROVIDERS names {name}: set {name.upper()}_API_KEY or leave it out"
+                    )
+            self._streaming = tuple(STREAMING[name](s) for name in dict.fromkeys(names))
+        return self._streaming
+
     def new_speakers(self) -> Speakers:
         """Speakers of a new conversation, as the settings tell them apart."""
         s = self.settings
@@ -390,6 +458,7 @@ class Runtime:
             tts=engines["tts"],
             turn=engines.get("turn"),
             completeness=self._engines["llm"] if hasattr(self._engines["llm"], "completeness") else None,
+            stt_streaming=self.streaming,
         )
 
     async def close(self) -> None:
@@ -401,5 +470,7 @@ class Runtime:
             await engine.close()
         if self._hosted is not None:
             await self._hosted.close()
+        for provider in self._streaming or ():
+            await provider.close()
         if self._workers is not None:
             await asyncio.to_thread(self._workers.close)

@@ -8,13 +8,33 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.dialogue.speakers import HALF_S, KNOWN_DISTANCE, KNOWN_MARGIN, KNOWN_S, NEW_DISTANCE, SHORT_S
+
+
+class McpSettings(BaseModel):
+    """One of `MCP_SERVERS`: a command that is started and spoken to over its standard input and output,
+    or the URL of a server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str | None = None
+    args: list[str] = Field(default_factory=list)
+    env: dict[str, SecretStr] = Field(default_factory=dict)
+    """Beside PATH, HOME, USER and the like."""
+    url: str | None = Field(None, pattern=r"^https?://")
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpSettings:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("an MCP server needs either a command or a url")
+        return self
 
 
 class Settings(BaseSettings):
@@ -28,6 +48,16 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(platformdirs.user_data_dir("colloquy")), description="recordings, database and secrets live here"
     )
+    master_keys: list[SecretStr] = Field(
+        default_factory=list,
+        description="keys (32 bytes, base64) that seal what is stored, as JSON: the first seals, all open; "
+        "default: the one in MASTER_KEY_FILE",
+    )
+    master_key_file: Path = Field(
+        Path(platformdirs.user_config_dir("colloquy")) / "master.key",
+        description="made on first use; keep a copy: without it nothing that is stored can be read",
+    )
+    spool_max_mb: float = Field(2000, gt=0, description="what waits on this disk to be stored, at most, MB")
     api_keys: list[SecretStr] = Field(
         default_factory=list, description='keys that may use the API, as JSON: ["key1", "key2"]'
     )
@@ -53,9 +83,43 @@ class Settings(BaseSettings):
     session_secret: SecretStr | None = Field(
         None, description="signs session tokens: the same for all processes; default: one made in DATA_DIR"
     )
+    listen_quota_minutes_per_day: float = Field(
+        0, ge=0, description="sound of a wearable that each user may send in a day (UTC), minutes; 0: any"
+    )
+    connection_time_limit_s: float = Field(
+        0,
+        ge=0,
+        description="the platform ends connections after so long, s: a wearable's is ended well before, and "
+        "comes back; 0: it does not",
+    )
     heartbeat_s: float = Field(15, gt=0, description="WebSocket ping interval, s; three missed close it")
     max_upload_mb: float = Field(1000, gt=0, description="largest file that REST takes, MB")
     max_audio_s: float = Field(7200, gt=0, description="longest recording that REST takes, s")
+
+    # --- recordings ---
+    object_store_url: str | None = Field(
+        None,
+        description="where recordings are kept: a folder or s3://BUCKET/PREFIX; default: objects in DATA_DIR",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="URL of a service that speaks S3; default: AWS, or AWS_ENDPOINT_URL"
+    )
+    s3_region: str | None = Field(None, description="its region; default: AWS_REGION, or us-east-1")
+    s3_access_key_id: str | None = Field(
+        None, description="its key's id; default: AWS_ACCESS_KEY_ID, or the machine's role"
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        None, description="its key; default: AWS_SECRET_ACCESS_KEY, or the machine's role"
+    )
+    raw_retention_days: float = Field(
+        30, ge=0, description="what people were heard to say is deleted after so many days; 0: never"
+    )
+    synthesized_retention_days: float = Field(
+        7, ge=0, description="what was synthesized is deleted after so many days; 0: never"
+    )
+    audio_to_opus_after_days: float = Field(
+        7, ge=0, description="recordings are made smaller, WAV to Opus, after so many days; 0: never"
+    )
 
     # --- models ---
     models_dir: Path = Field(
@@ -87,6 +151,32 @@ class Settings(BaseSettings):
         None, description="who follows the voice; default: moonshine for English, else the same as the final"
     )
 
+    # --- speech to text elsewhere, as a stream ---
+    stt_streaming_providers: str = Field(
+        "",
+        pattern=r"^((deepgram|soniox|speechmatics)( *, *|$))*$",
+        description="who hears what is said instead, in the order in which they are tried: deepgram, soniox, "
+        "speechmatics; default: nobody, the models above do",
+    )
+    stt_streaming_timeout_s: float = Field(
+        10, gt=0, description="how long such a provider may say nothing while it owes an answer, s"
+    )
+    deepgram_api_key: SecretStr = Field(SecretStr(""), description="key for Deepgram")
+    deepgram_base_url: str | None = Field(
+        None, description="what stands before /v1/listen; default: Deepgram's own"
+    )
+    deepgram_model: str = Field("nova-3", description="Deepgram's model")
+    soniox_api_key: SecretStr = Field(SecretStr(""), description="key for Soniox")
+    soniox_base_url: str | None = Field(None, description="URL of the WebSocket; default: Soniox' own")
+    soniox_model: str = Field("stt-rt-v5", description="Soniox' model")
+    speechmatics_api_key: SecretStr = Field(SecretStr(""), description="key for Speechmatics")
+    speechmatics_base_url: str | None = Field(
+        None, description="URL of the WebSocket; default: Speechmatics' own in Europe"
+    )
+    speechmatics_model: str = Field(
+        "enhanced", description="Speechmatics' model; melia-1 is the one that tells languages apart"
+    )
+
     # --- language model ---
     llm_provider: Literal["llama", "openai"] = Field(
         "llama", description="llama: a GGUF in process; openai: any OpenAI-compatible API"
@@ -111,6 +201,19 @@ class Settings(BaseSettings):
     llm_gpu_layers: int = Field(0, ge=0, description="for llama: layers put on a GPU")
     llm_system_prompt: str | None = Field(
         None, description="who the assistant is; default: a voice assistant, told so in LANGUAGE"
+    )
+
+    # --- tools ---
+    tools: str = Field(
+        "",
+        description="functions that the language model may call, as import paths: module:function, or a "
+        "module for all its public ones, with commas between; see tools.md",
+    )
+    tool_timeout_s: float = Field(10, gt=0, description="longest call of a function, s")
+    mcp_servers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")], McpSettings] = Field(
+        default_factory=dict,
+        description="MCP servers whose tools it may call too, as JSON: {name: {command, args, env}} or "
+        "{name: {url, headers}}",
     )
 
     # --- text to speech ---
@@ -170,6 +273,11 @@ class Settings(BaseSettings):
         description="a service that answers /v1/speaker-identification instead of this one; its full URL",
     )
     hosted_api_key: SecretStr = Field(SecretStr(""), description="the key for these services")
+
+    @property
+    def objects_url(self) -> str:
+        """Where recordings are kept."""
+        return self.object_store_url or str(self.data_dir / "objects")
 
     @property
     def on_loopback(self) -> bool:

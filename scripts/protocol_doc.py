@@ -140,7 +140,7 @@ def message_sections(union: Any, *, given: bool) -> str:
         schema = model.model_json_schema(mode="validation" if given else "serialization")
         lines += section(f"`{schema['properties']['type']['const']}`", schema, given=given)
         for name, part in schema.get("$defs", {}).items():
-            if name in ("RoleProgress", "WordOut"):
+            if name in ("RoleProgress", "WordOut", "PersonOut"):
                 lines += section(name, part, given=given)
     return "\n".join(lines)
 
@@ -188,7 +188,7 @@ def rest_sections() -> str:
             about = one_line(operation.get("description", "").split("\n\n")[0])
             lines.append(f"| `{method.upper()} {path}` | {'; '.join(takes) or '–'} | {gives} | {about} |")
     lines.append("")
-    told = {"SessionSettings", "RoleProgress", "WordOut", *SOCKET_PARTS}
+    told = {"SessionSettings", "RoleProgress", "WordOut", "PersonOut", *SOCKET_PARTS}
     for name in bodies:
         if name not in told:
             told.add(name)

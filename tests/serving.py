@@ -22,7 +22,12 @@ from app.settings import Settings
 
 def make_settings(models_dir: Path, data: Path, **changes: object) -> Settings:
     """Settings that no environment or file of this machine changes."""
-    given: dict[str, object] = {"models_dir": models_dir, "data_dir": data / "data", "port": 0}
+    given: dict[str, object] = {
+        "models_dir": models_dir,
+        "data_dir": data / "data",
+        "master_key_file": data / "config" / "master.key",
+        "port": 0,
+    }
     return Settings(_env_file=None, **(given | changes))  # type: ignore[arg-type]
 
 

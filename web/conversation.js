@@ -3,6 +3,17 @@
 /** @import { ServerMessage } from "./types.d.ts" */
 
 /**
+ * A function that the assistant called.
+ * @typedef {object} Call
+ * @property {string} id
+ * @property {string} name
+ * @property {string} arguments JSON text
+ * @property {"running" | "done" | "failed" | "stopped"} state
+ * @property {string} result
+ * @property {number} ms
+ */
+
+/**
  * @typedef {object} Turn
  * @property {number} key stable for the page, from 1
  * @property {string | null} id the server's; a typed turn gets it with the first answer
@@ -14,6 +25,7 @@
  * @property {boolean} unsure
  * @property {string} reply as far as it was heard, if it was stopped
  * @property {string} unheard what was written but not heard
+ * @property {Call[]} calls
  * @property {boolean} interrupted
  * @property {boolean} done
  * @property {boolean} dropped held no words: not shown
@@ -44,7 +56,10 @@ export class Conversation {
     const waiting = open.filter((turn) => turn.typed && turn.id === null);
     const kept = new Set(waiting.slice(Math.max(0, waiting.length - unsent)));
     const closed = open.filter((turn) => !kept.has(turn));
-    for (const turn of closed) turn.done = true;
+    for (const turn of closed) {
+      turn.done = true;
+      stopCalls(turn);
+    }
     return closed;
   }
 
@@ -77,9 +92,26 @@ export class Conversation {
         turn.reply += message.token;
         return turn;
       }
+      case "tool_call": {
+        const turn = this.#answered(message.turn_id);
+        if (turn.calls.some((call) => call.id === message.call_id)) return null;
+        const { name, arguments: given } = message;
+        turn.calls.push({ id: message.call_id, name, arguments: given, state: "running", result: "", ms: 0 });
+        return turn;
+      }
+      case "tool_result": {
+        const turn = this.#find(message.turn_id);
+        const call = turn?.calls.find((one) => one.id === message.call_id);
+        if (!turn || !call) return null;
+        call.state = message.ok ? "done" : "failed";
+        call.result = message.text;
+        call.ms = message.ms;
+        return turn;
+      }
       case "interrupted": {
         const turn = this.#find(message.turn_id);
         if (!turn) return null;
+        stopCalls(turn);
         turn.interrupted = true;
         keepHeard(turn, message.heard_text);
         return turn;
@@ -94,6 +126,7 @@ export class Conversation {
       case "turn_complete": {
         const turn = this.#answered(message.turn_id, message.transcript);
         turn.done = true;
+        stopCalls(turn);
         turn.final ??= message.transcript;
         turn.committed = turn.soft = "";
         if (message.interrupted) {
@@ -154,6 +187,7 @@ export class Conversation {
       unsure: false,
       reply: "",
       unheard: "",
+      calls: [],
       interrupted: false,
       done: false,
       dropped: false,
@@ -161,6 +195,14 @@ export class Conversation {
     this.turns.push(turn);
     return turn;
   }
+}
+
+/**
+ * What still runs will give nothing any more.
+ * @param {Turn} turn
+ */
+function stopCalls(turn) {
+  for (const call of turn.calls) if (call.state === "running") call.state = "stopped";
 }
 
 /**

@@ -38,6 +38,10 @@ const en = {
   "assistant": "Colloquy",
   "unsure": "not heard clearly",
   "stopped": "stopped here",
+  "call.running": "running…",
+  "call.done": "{ms} ms",
+  "call.failed": "failed",
+  "call.stopped": "stopped",
 
   "loading.title": "Getting ready",
   "loading.body": "You can already speak or type: it is answered as soon as everything is loaded.",
@@ -158,6 +162,10 @@ const zh = {
   "assistant": "Colloquy",
   "unsure": "没有听清",
   "stopped": "在此停止",
+  "call.running": "运行中…",
+  "call.done": "{ms} 毫秒",
+  "call.failed": "失败",
+  "call.stopped": "已停止",
 
   "loading.title": "正在准备",
   "loading.body": "现在就可以说话或输入，加载完成后立即回答。",

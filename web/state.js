@@ -105,6 +105,8 @@ function hear(state, message) {
     case "transcription_final":
       return { ...now, hearing: null, waiting: { turnId: id, after: null } };
     case "llm_token":
+    case "tool_call":
+    case "tool_result":
     case "audio_chunk":
       return now.waiting && concerns(now.waiting, id) ? { ...now, waiting: { turnId: id, after: null } } : now;
     case "turn_dropped":

@@ -2,7 +2,7 @@
 
 import { t } from "./i18n.js";
 
-/** @import { Turn } from "./conversation.js" */
+/** @import { Call, Turn } from "./conversation.js" */
 
 /** @typedef {{ item: HTMLLIElement, who: HTMLElement, words: HTMLElement, tag: HTMLElement }} Side */
 
@@ -79,7 +79,8 @@ export class Transcript {
    * @param {Turn} turn
    */
   #showAssistant({ item, who, words, tag }, turn) {
-    item.hidden = turn.reply === "" && turn.unheard === "";
+    item.hidden = turn.reply === "" && turn.unheard === "" && turn.calls.length === 0;
+    showCalls(item, words, turn.calls);
     item.setAttribute("aria-busy", String(!turn.done));
     who.textContent = t("assistant");
     tag.textContent = turn.interrupted ? t("stopped") : "";
@@ -109,6 +110,41 @@ function side(role) {
   tag.className = "tag";
   item.append(who, words, tag);
   return { item, who, words, tag };
+}
+
+/**
+ * The functions that were called, folded, above the reply's words.
+ * @param {HTMLElement} item
+ * @param {HTMLElement} words
+ * @param {Call[]} calls
+ */
+function showCalls(item, words, calls) {
+  const shown = [...item.querySelectorAll("details")];
+  calls.forEach((call, at) => {
+    let details = shown[at];
+    if (!details) {
+      details = document.createElement("details");
+      details.className = "call";
+      details.setAttribute("data-testid", "tool-call");
+      details.append(document.createElement("summary"), document.createElement("pre"), document.createElement("pre"));
+      item.insertBefore(details, words);
+    }
+    const [summary, given, result] = /** @type {HTMLElement[]} */ ([...details.children]);
+    details.dataset.state = call.state;
+    const state = call.state === "done" ? t("call.done", { ms: Math.round(call.ms) }) : t(`call.${call.state}`);
+    say(summary, `${call.name} · ${state}`);
+    say(given, call.arguments);
+    say(result, call.result);
+    result.hidden = call.result === "";
+  });
+}
+
+/**
+ * @param {HTMLElement} node
+ * @param {string} text
+ */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 /**

@@ -100,6 +100,7 @@ export interface TranscriptionFinal extends Event {
   low_confidence: boolean;
   language: string;
   speaker: string;
+  person?: { id: string; name: string; is_user: boolean } | null;
 }
 export interface LlmToken extends Event {
   type: "llm_token";
@@ -117,6 +118,22 @@ export interface AudioChunk extends Event {
   duration_ms: number;
   offset_ms: number;
   text: string | null;
+}
+export interface ToolCall extends Event {
+  type: "tool_call";
+  turn_id: string;
+  call_id: string;
+  name: string;
+  /** JSON text, as the language model wrote it */
+  arguments: string;
+}
+export interface ToolResult extends Event {
+  type: "tool_result";
+  turn_id: string;
+  call_id: string;
+  ok: boolean;
+  text: string;
+  ms: number;
 }
 export interface ReplyPaused extends Event {
   type: "reply_paused";
@@ -178,6 +195,8 @@ export type ServerMessage =
   | TranscriptionFinal
   | LlmToken
   | AudioChunk
+  | ToolCall
+  | ToolResult
   | ReplyPaused
   | ReplyResumed
   | Interrupted

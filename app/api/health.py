@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
@@ -10,6 +12,15 @@ from app.api.context import Context, Ctx
 from app.api.messages import RoleProgress
 
 router = APIRouter(tags=["health"])
+
+
+class McpServerState(BaseModel):
+    """An MCP server, `connecting`, `ready` or `failed` (it is tried again), and how many tools it offers."""
+
+    name: str
+    state: Literal["connecting", "ready", "failed"]
+    tools: int
+    message: str
 
 
 class Health(BaseModel):
@@ -21,6 +32,7 @@ class Health(BaseModel):
     max_sessions: int
     language: str
     roles: list[RoleProgress]
+    mcp_servers: list[McpServerState]
 
 
 def roles_of(context: Context) -> list[RoleProgress]:
@@ -47,6 +59,10 @@ async def health(context: Ctx) -> Health:
         max_sessions=context.settings.max_sessions,
         language=context.settings.language,
         roles=roles,
+        mcp_servers=[
+            McpServerState(name=s.name, state=s.state, tools=len(s.tools), message=s.message)
+            for s in context.tools.servers
+        ],
     )
 
 

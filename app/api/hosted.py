@@ -111,13 +111,13 @@ async def vad(request: Request, context: Ctx, owner: Owner) -> Any:
         sound = _sound(context, _upload(form, "file"), "file")
         if hosted.finds_speech:
             return await _unless_gone(request, _forwarded(sound, hosted.speech), _spans)
-        return await _unless_gone(request, _speech(await _vad(context), sound), _spans)
+        return await _unless_gone(request, _speech(await vad_ready(context), sound), _spans)
 
 
 @router.post("/v2/embedding", response_model=list[float], openapi_extra=_form("file"))
 async def embedding(request: Request, context: Ctx, owner: Owner) -> Any:
     """Where the voice in a clip of one person lies: a vector of length 1."""
-    voices = await _voices(context)
+    voices = await voices_ready(context)
     async with _received(request, context, "file") as form:
         audio = await _clip(_upload(form, "file"), "file")
     vector = await _unless_gone(request, voices.embed(audio, Job(owner)))
@@ -132,7 +132,7 @@ async def diarization(request: Request, context: Ctx, owner: Owner) -> Any:
         sound = _sound(context, _upload(form, "file"), "file")
         if hosted.diarizes:
             return await _unless_gone(request, _forwarded(sound, hosted.diarize), _spans)
-        detector, voices = await _vad(context), await _voices(context)
+        detector, voices = await vad_ready(context), await voices_ready(context)
         work = _diarized(detector, voices, sound, context.runtime.new_speakers(), owner)
         return await _unless_gone(request, work, _spans)
 
@@ -153,7 +153,7 @@ async def speaker_identification(request: Request, context: Ctx, owner: Owner) -
         with _Wav(audio) as wav, _Wav(profile) as profile_wav:
             asked = hosted.is_user(wav.finished(), profile_wav.finished(), segments)
             return await _unless_gone(request, asked, _verdicts)
-    detector, voices = await _vad(context), await _voices(context)
+    detector, voices = await vad_ready(context), await voices_ready(context)
     work = _identified(context, detector, voices, audio, profile, segments, owner)
     return await _unless_gone(request, work, _verdicts)
 
@@ -246,7 +246,8 @@ def _verdicts(found: list[bool]) -> list[Verdict]:
 # --- engines --------------------------------------------------------------------------------------
 
 
-async def _vad(context: Context) -> Vad:
+async def vad_ready(context: Context) -> Vad:
+    """What finds speech. `NotReady` while it loads."""
     status = context.runtime.status["vad"]
     if status.state == "failed":
         context.runtime.retry()
@@ -255,7 +256,8 @@ async def _vad(context: Context) -> Vad:
     raise NotReady(f"the model is not ready yet (vad {status.state}): see /health", retry_after=3)
 
 
-async def _voices(context: Context) -> SpeakerEmbedding:
+async def voices_ready(context: Context) -> SpeakerEmbedding:
+    """What tells voices apart. `NotReady` if it loads for long, `NotFound` if there is none."""
     try:
         async with asyncio.timeout(_LOAD_S):
             return cast(SpeakerEmbedding, await context.runtime.on_demand("speaker"))

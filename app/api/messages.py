@@ -263,8 +263,17 @@ class WordOut(BaseModel):
     confidence: float
 
 
+class PersonOut(BaseModel):
+    """Somebody whose voice is known; `id` is `user` for the one whose session it is."""
+
+    id: str
+    name: str
+    is_user: bool = False
+
+
 class TranscriptionFinal(_Event):
-    """What was said. `low_confidence` marks words not to be relied on (noise, mumbling)."""
+    """What was said. `low_confidence` marks words not to be relied on (noise, mumbling). `speaker` tells
+    voices apart (`SPEAKER_00` …) with `diarize`; `person` is who that is, if their voice is known."""
 
     type: Literal["transcription_final"] = "transcription_final"
     turn_id: str
@@ -274,6 +283,7 @@ class TranscriptionFinal(_Event):
     low_confidence: bool
     language: str
     speaker: str
+    person: PersonOut | None = None
     words: list[WordOut]
     is_final: Literal[True] = True
 
@@ -302,6 +312,29 @@ class AudioChunkOut(_Event):
     offset_ms: float = Field(description="where in the reply's sound this piece begins")
     text: str | None = None
     last: bool = False
+
+
+class ToolCall(_Event):
+    """The assistant calls a function of the server (not one of the client). `arguments` is JSON text as
+    the language model wrote it. `tool_result` follows, unless the reply is stopped before."""
+
+    type: Literal["tool_call"] = "tool_call"
+    turn_id: str
+    call_id: str
+    name: str
+    arguments: str
+
+
+class ToolResult(_Event):
+    """What the function gave (`text`, its first 1,000 characters), after `ms` milliseconds. If not `ok`,
+    `text` says what went wrong. The reply goes on."""
+
+    type: Literal["tool_result"] = "tool_result"
+    turn_id: str
+    call_id: str
+    ok: bool
+    text: str
+    ms: float
 
 
 class ReplyPaused(_Event):
@@ -390,6 +423,8 @@ ServerMessage = Annotated[
     | TranscriptionFinal
     | LlmToken
     | AudioChunkOut
+    | ToolCall
+    | ToolResult
     | ReplyPaused
     | ReplyResumed
     | Interrupted
@@ -417,7 +452,9 @@ class SessionCreated(BaseModel):
 
 
 class TurnOut(BaseModel):
-    """A kept turn, as `GET /api/v1/sessions/{id}/turns` lists it."""
+    """A kept turn, as `GET /api/v1/sessions/{id}/turns` lists it. `audio_url` is a path on this server that
+    gives the recording to whoever has it, for an hour; it is null, like `audio_key`, when nothing was
+    recorded or the recording was kept long enough."""
 
     turn_id: str
     number: int
@@ -430,6 +467,8 @@ class TurnOut(BaseModel):
     words: list[WordOut]
     latency: dict[str, float]
     audio_key: str | None
+    audio_seconds: float | None
+    audio_url: str | None
 
 
 Json = dict[str, Any]

@@ -15,6 +15,7 @@ from app.dialogue.session import Session
 from app.dialogue.turn import Turn
 from app.roles import BadInput, Busy, NotFound
 from app.stores.shared import Unavailable
+from app.tools import Caller
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _LOOK_S = 0.1
 async def open_session(context: Context, owner: str, wish: SessionSettings) -> Session:
     """A new session of `owner`. Raises `BadInput` and `Busy`."""
     config = configured(context, wish)
-    session = context.sessions.create(owner, lambda id_: _session(context, id_, config))
+    session = context.sessions.create(owner, lambda id_: _session(context, id_, owner, config))
     context.ears[session.id] = Ears(wish)
     if context.shared is not None:
         try:
@@ -41,7 +42,7 @@ async def open_listener(
     """A session that only writes down what is said, with a place, for `connection`; nothing of it is kept
     here. `Busy` if there is no place: only until a moment of overload is over it waits."""
 
-    async def forget(session: Session, turn: Turn) -> None:
+    async def forget(session: Session, turn: Turn, complete: bool) -> None:
         """Doors that want to keep it do so in their own shape."""
 
     def make(session_id: str) -> Session:
@@ -51,7 +52,7 @@ async def open_listener(
             roles=context.runtime.roles,
             on_turn=forget,
             on_event=context.count,
-            who=who or context.who(session_id),
+            who=who or context.who(session_id, owner).label,
         )
 
     session = context.sessions.create(owner, make)
@@ -82,7 +83,7 @@ async def find_session(context: Context, session_id: str, owner: str, connection
     at_door = kept.state.get("at_door", {})
     wish = SessionSettings.model_validate(at_door.get("wish", kept.wish))
     session = _session(
-        context, session_id, configured(context, wish), restored(kept.state, kept.events, kept.sound)
+        context, session_id, owner, configured(context, wish), restored(kept.state, kept.events, kept.sound)
     )
     ears = context.ears[session_id] = Ears(wish)
     ears.received_messages = at_door.get("messages", 0)
@@ -94,19 +95,20 @@ async def find_session(context: Context, session_id: str, owner: str, connection
 
 
 def _session(
-    context: Context, session_id: str, config: SessionConfig, taken: Restored | None = None
+    context: Context, session_id: str, owner: str, config: SessionConfig, taken: Restored | None = None
 ) -> Session:
     return Session(
         session_id,
         config,
         roles=context.runtime.roles,
-        on_turn=context.keep,
+        on_turn=context.keep(owner),
         on_event=context.count,
         on_speculation=context.count_speculation,
         store=context.shared,
         restored=taken,
         on_moved=context.moved,
-        who=context.who(session_id),
+        who=context.who(session_id, owner).label,
+        functions=context.tools.of(Caller(owner, session_id)),
     )
 
 

@@ -26,6 +26,7 @@ from app.dialogue.history import History
 from app.dialogue.utterance import FinalWords
 from app.roles import BadInput, NotReady, RoleSet, Samples, SpeechOptions, SttOptions, TooLarge
 from app.stores.interfaces import SessionRecord, TurnRecord
+from app.stores.landing import turn_entry
 
 router = APIRouter(tags=["rest"])
 
@@ -147,7 +148,7 @@ async def chat(
     roles = await ready(context)
     async with _turn(context, owner, conversation_id) as talk:
         reply = await _answer(context, roles, talk, text.strip(), owner)
-        await context.keeper.keep(talk.record("text", text.strip(), reply), None)
+        await context.keeper.keep(turn_entry(owner, talk.record("text", text.strip(), reply), None))
     return ChatAnswer(reply=reply, conversation_id=talk.id)
 
 
@@ -198,7 +199,8 @@ async def conversation(
         sound = await speak_all(roles, reply, SpeechOptions(language=_spoken(context)), owner)
         mark("reply_done")
         record = talk.record("upload", words.text, reply, words, latency)
-        await context.keeper.keep(record, np.concatenate(blocks))
+        entry = await asyncio.to_thread(turn_entry, owner, record, np.concatenate(blocks))
+        await context.keeper.keep(entry)
     return ConversationAnswer(
         transcript=words.text,
         reply=reply,
@@ -271,7 +273,7 @@ async def _open(context: Context, owner: str, conversation_id: str | None) -> _C
     store = context.conversations
     if conversation_id is None:
         session_id = str(uuid.uuid4())
-        await store.add_session(SessionRecord(session_id, owner, datetime.now(UTC)))
+        await context.note(SessionRecord(session_id, owner, datetime.now(UTC)))
         return _Conversation(session_id, History(), 0)
     await own_session(context, conversation_id, owner)
     # What was just said may still be on its way to the store.

@@ -6,11 +6,12 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api.context import Context, Ctx, Owner
 from app.api.messages import SessionCreated, SessionSettings, TurnOut, WordOut
+from app.api.objects import serve_object
 from app.api.opening import open_session
 from app.roles import BadInput, NotFound, Word
 from app.stores.interfaces import SessionRecord, TurnRecord
@@ -56,7 +57,7 @@ async def create(context: Ctx, owner: Owner, settings: SessionSettings | None = 
     session = await open_session(context, owner, wish)
     given, language = wish.model_dump(exclude_unset=True), session.config.language
     record = SessionRecord(session.id, owner, datetime.now(UTC), None, language, given)
-    await context.conversations.add_session(record)
+    await context.note(record)
     return SessionCreated(
         session_id=session.id,
         ws_url=f"/ws/{session.id}",
@@ -98,19 +99,20 @@ async def turns(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> list[TurnOut]:
-    """The turns of a session in order. A turn is kept moments after it is over."""
+    """The turns of a session in order. A turn is kept moments after it is over. Each `audio_url` works for
+    an hour."""
     await own_session(context, session_id, owner)
-    return [turn_out(t) for t in await context.conversations.turns(session_id, limit, offset)]
+    return [turn_out(context, owner, t) for t in await context.conversations.turns(session_id, limit, offset)]
 
 
 @router.get("/{session_id}/turns/{turn_id}/audio", response_class=Response)
-async def recording(session_id: str, turn_id: str, context: Ctx, owner: Owner) -> Response:
-    """What the person said in a turn, as a WAV file."""
+async def recording(session_id: str, turn_id: str, request: Request, context: Ctx, owner: Owner) -> Response:
+    """What the person said in a turn: WAV, after a week Opus in Ogg. `Range` gives a part of it."""
     await own_session(context, session_id, owner)
     turn = await context.conversations.get_turn(session_id, turn_id)
     if turn.audio_key is None:
         raise NotFound("nothing was recorded in that turn", field="turn_id")
-    return Response(await context.objects.get(turn.audio_key), media_type="audio/wav")
+    return await serve_object(context, request, owner, turn.audio_key)
 
 
 async def own_session(context: Context, session_id: str, owner: str) -> SessionRecord:
@@ -146,8 +148,8 @@ def words_out(words: tuple[Word, ...]) -> list[WordOut]:
     ]
 
 
-def turn_out(turn: TurnRecord) -> TurnOut:
-    """A kept turn as JSON."""
+def turn_out(context: Context, owner: str, turn: TurnRecord) -> TurnOut:
+    """A kept turn as JSON, for its owner."""
     return TurnOut(
         turn_id=turn.id,
         number=turn.number,
@@ -160,4 +162,6 @@ def turn_out(turn: TurnRecord) -> TurnOut:
         words=words_out(turn.words),
         latency=turn.latency,
         audio_key=turn.audio_key,
+        audio_seconds=turn.audio_seconds,
+        audio_url=context.links.link(turn.audio_key, owner) if turn.audio_key else None,
     )

@@ -13,11 +13,14 @@ from app.api.messages import (
     Interrupted,
     LlmToken,
     Notice,
+    PersonOut,
     ReplyPaused,
     ReplyResumed,
     SessionSettings,
     SpeechStarted,
     SpeechStopped,
+    ToolCall,
+    ToolResult,
     TranscriptionFinal,
     TranscriptionPartial,
     TurnComplete,
@@ -92,10 +95,24 @@ def _printed(seq: int, event: events.Event) -> str:
                 low_confidence=event.low_confidence,
                 language=event.language,
                 speaker=event.speaker,
+                person=None
+                if event.person is None
+                else PersonOut(id=event.person.id, name=event.person.name, is_user=event.person.is_user),
                 words=words_out(event.words),
             )
         case events.ReplyText(turn_id, text):
             message = LlmToken(seq=seq, turn_id=turn_id, token=text)
+        case events.ToolStarted(turn_id, call_id, name, arguments):
+            message = ToolCall(seq=seq, turn_id=turn_id, call_id=call_id, name=name, arguments=arguments)
+        case events.ToolEnded():
+            message = ToolResult(
+                seq=seq,
+                turn_id=event.turn_id,
+                call_id=event.call_id,
+                ok=event.ok,
+                text=event.text,
+                ms=round(event.ms, 1),
+            )
         case events.ReplyPaused(turn_id, at_ms):
             message = ReplyPaused(seq=seq, turn_id=turn_id, at_ms=round(at_ms, 1))
         case events.ReplyResumed(turn_id):

@@ -20,6 +20,9 @@ CODECS = ("opus", "opus_fs320", "pcm8", "pcm16", "aac", "lc3_fs1030")
 """What wearables send."""
 
 _LC3_FRAME_BYTES = 30
+_LONGEST = 1 << 16
+"""Bytes of a message that holds several frames: decoding more than some seconds at once is not for the event
+loop."""
 _LC3_FRAME_US = 10_000
 _LC3_RATES = (8000, 16_000, 24_000, 48_000)
 _RATES = range(4000, 96_001)
@@ -79,7 +82,7 @@ def _lc3_unpacker(sample_rate: int) -> Callable[[bytes], Samples]:
     lc3_decoder: Any = lc3.Decoder(_LC3_FRAME_US, sample_rate)
 
     def unpack(packet: bytes) -> Samples:
-        if len(packet) % _LC3_FRAME_BYTES:
+        if len(packet) % _LC3_FRAME_BYTES or len(packet) > _LONGEST:
             raise BadAudio(f"an LC3 frame has {_LC3_FRAME_BYTES} bytes, not {len(packet)}", field="data")
         frames = [
             np.frombuffer(lc3_decoder.decode(packet[at : at + _LC3_FRAME_BYTES]), np.float32)
@@ -110,6 +113,8 @@ class _Aac:
     def __call__(self, packet: bytes) -> Samples:
         import av
 
+        if len(packet) > _LONGEST:
+            raise BadAudio(f"a message holds at most {_LONGEST} bytes of AAC", field="data")
         bare = not _has_header(packet)
         if bare != self._bare:
             self._open(bare)

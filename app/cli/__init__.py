@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The models on this machine: list, fetch, verify.")
 app.add_typer(models_app, name="models")
+objects_app = typer.Typer(help="Where recordings are kept.", no_args_is_help=True)
+app.add_typer(objects_app, name="objects")
 
 Language = Annotated[
     str | None, typer.Option(metavar="CODE", help="Language spoken: en, zh, … or auto to detect it.")
@@ -172,6 +174,39 @@ def models_verify(
     from app.cli.models import verify
 
     raise typer.Exit(verify(names or []))
+
+
+@app.command()
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Delete recordings that were kept long enough, and make old ones smaller.
+
+    The server does it every hour; see RAW_RETENTION_DAYS, SYNTHESIZED_RETENTION_DAYS and
+    AUDIO_TO_OPUS_AFTER_DAYS.
+    """
+    from app.cli.objects import sweep
+
+    raise typer.Exit(sweep(dry_run=dry_run))
+
+
+@objects_app.command("move")
+def objects_move(
+    to: Annotated[str, typer.Option(metavar="URL", help="s3://BUCKET/PREFIX, or a folder.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Default: OBJECT_STORE_URL, or the folder.")
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete them here, once all are there. Stop the server first.")
+    ] = False,
+) -> None:
+    """Copy all recordings to a bucket, or back; each is read again there and compared.
+
+    If it is cut off, run it again: it goes on. The bucket is opened with the settings S3_….
+    """
+    from app.cli.objects import move
+
+    move(to=to, from_=from_, delete=delete)
 
 
 @app.command(

@@ -21,6 +21,8 @@ from app.api.messages import (
     Notice,
     ServerMessage,
     SpeechStarted,
+    ToolCall,
+    ToolResult,
     TranscriptionFinal,
     TranscriptionPartial,
     TurnComplete,
@@ -33,6 +35,7 @@ from app.talk import Sound
 
 _NAME = 9
 """Width of the column that says who speaks."""
+_LINE = 160
 
 
 class Screen(Protocol):
@@ -73,6 +76,20 @@ def _told(note: Callable[[str], None], message: ServerMessage, before: str) -> s
     if text != before:
         note(text)
     return text
+
+
+def _called(call: ToolCall) -> str:
+    return f"{call.name} {_short(call.arguments)}"
+
+
+def _given(result: ToolResult) -> str:
+    return f"{'' if result.ok else 'failed: '}{_short(result.text)} ({result.ms:.0f} ms)"
+
+
+def _short(text: str) -> str:
+    """On one line, and not all of what is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
 
 
 def _turn_over(console: Console, turn: Exchange) -> None:
@@ -132,6 +149,10 @@ class LiveScreen:
                 _turn_over(self._console, turn)
             case TurnDropped():
                 self.note(f"({message.reason})")
+            case ToolCall():
+                self.note(f"calls {_called(message)}")
+            case ToolResult():
+                self.note(_given(message))
         if turn is not None:
             if turn.open:
                 self._turn = turn
@@ -178,6 +199,10 @@ class LineScreen:
                 self._line("you said", turn.said + (" (not sure)" if turn.low_confidence else ""))
             case Sound() if message.text is not None:
                 self._line("speaking", message.text)
+            case ToolCall():
+                self._line("calls", _called(message))
+            case ToolResult():
+                self._line("gave", _given(message))
             case Interrupted():
                 self._line("stopped", message.heard_text)
             case TurnDropped():

@@ -15,12 +15,13 @@ from typing import Any, Literal
 from app.dialogue.agreement import nearly_same_words
 from app.dialogue.config import Ask, SessionConfig
 from app.dialogue.events import Event, Interrupted, Reason, ReplyPaused, ReplyResumed
+from app.dialogue.functions import Functions, Nothing, offered, tokens_of
 from app.dialogue.history import Entry, History
 from app.dialogue.reply import NOTHING_SAID, Reply, Said, Segment, heard_of
 from app.dialogue.turn import Turn
 from app.observability.clock import Stage
 from app.observability.logs import bind
-from app.roles import ChatMessage, ColloquyError, Job, RoleSet, Urgency
+from app.roles import ChatMessage, ColloquyError, Job, RoleSet, Tool, Urgency
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _TRUNCATABLE = 50
 
 class Answers:
     """At most one reply runs. `emit` sends events, `fail` tells of an error, `done` completes a
-    turn, `spawn` runs a task that ends with the session."""
+    turn, `spawn` runs a task that ends with the session; `functions` are those of the server."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Answers:
         done: Callable[[Turn], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_draft: Callable[[Literal["adopted", "dropped"]], None],
+        functions: Functions | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
@@ -53,13 +55,15 @@ class Answers:
         self._roles = roles
         self._emit, self._fail, self._done, self._spawn = emit, fail, done, spawn
         self._on_draft = on_draft
+        self._functions = functions or Nothing()
         self._now = now
         self._turns = 0
         self._last_text = ""
         self._reply: tuple[Turn, Reply, asyncio.Task[None]] | None = None
         # What the draft answers, itself, its task.
         self._draft: tuple[str, Reply, asyncio.Task[None]] | None = None
-        self._spoken: dict[str, Sequence[Segment]] = {}
+        # What was spoken of the last replies, and in how many steps.
+        self._spoken: dict[str, tuple[Sequence[Segment], int]] = {}
         # What the language model has been given to read ahead, and the task that does it.
         self._read = ""
         self._reading: asyncio.Task[None] | None = None
@@ -108,11 +112,16 @@ class Answers:
         if self._reply is not None and self._reply[0].id == turn_id:
             self.played(turn_id, ms)
             self.interrupt("client")
-        elif (segments := self._spoken.get(turn_id)) is not None:
-            self.history.rewrite(reply_id(turn_id), heard_of(segments, ms))
+        elif (spoken := self._spoken.get(turn_id)) is not None:
+            segments, steps = spoken
+            for step in range(steps + 1):
+                id_ = reply_id(turn_id) if step == steps else step_id(turn_id, step)
+                self.history.rewrite(id_, heard_of(segments, ms, step))
 
     def go_on(self, turn: Turn, said: Said) -> None:
         """Answer `turn` from where another process left off. History has what the person said."""
+        if said.steps:
+            self.history.called(said.steps)
         messages = self._prompt("")
         if said.text:
             # Models go on with a message of theirs that is last.
@@ -216,7 +225,7 @@ class Answers:
             self._reading.cancel()
         self._read = words
         job = Job(self._owner, Urgency.PARTIAL)
-        work = self._roles.llm.prepare(self._prompt(words), job, self.config.tools)
+        work = self._roles.llm.prepare(self._prompt(words), job, self._tools(self.config))
         self._reading = self._spawn(work)
 
     async def completeness(self, words: str) -> float | None:
@@ -230,7 +239,7 @@ class Answers:
             self._reading.cancel()
         try:
             job = Job(self._owner, Urgency.FINAL)
-            return await judge.completeness(self._prompt(words), job, self.config.tools)
+            return await judge.completeness(self._prompt(words), job, self._tools(self.config))
         except ColloquyError as error:
             log.warning("the words were not weighed: %s", error.message)
             return None
@@ -282,6 +291,8 @@ class Answers:
             language=language,
             stream_text=turn.stream_text,
             emit=emit,
+            # Of a reply that is no part of the conversation its own client takes care.
+            functions=self._functions if turn.kept else None,
             said=said,
             now=self._now,
         )
@@ -289,8 +300,15 @@ class Answers:
     def _prompt(self, asking: str, config: SessionConfig | None = None) -> list[ChatMessage]:
         config = config or self.config
         return self.history.window(
-            config.instructions, self._roles.llm, config.max_reply_tokens, asking=asking
+            config.instructions, self._roles.llm, self._kept_free(config), asking=asking
         )
+
+    def _tools(self, config: SessionConfig) -> tuple[Tool, ...]:
+        return offered(config, self._functions)
+
+    def _kept_free(self, config: SessionConfig) -> int:
+        """Tokens of the model's window that the reply takes, and what it is told of functions."""
+        return config.max_reply_tokens + tokens_of(self._tools(config), self._roles.llm)
 
     def _run(self, turn: Turn, reply: Reply, asking: str) -> asyncio.Task[None]:
         return self._spawn(self._answer(turn, reply, self._prompt(asking)))
@@ -324,17 +342,20 @@ class Answers:
         turn.clock.mark(Stage.REPLY_DONE)
         turn.ended = reply.ended
         if turn.kept:
-            self.history.assistant(turn.heard, reply_id(turn.id))
+            *before, last = reply.parts(heard=turn.interrupted)
+            for number, (step, text) in enumerate(zip(reply.steps, before, strict=True)):
+                self.history.called(step.messages(text), step_id(turn.id, number))
+            self.history.assistant(last, reply_id(turn.id))
             # A call that was being written is none, and nobody will give the result of one that was stopped.
             for call in () if turn.interrupted or turn.failed else reply.calls:
                 self.history.assistant("", call.id, (call,))
-            self._spoken[turn.id] = tuple(reply.segments)
+            self._spoken[turn.id] = tuple(reply.segments), len(reply.steps)
             if len(self._spoken) > _TRUNCATABLE:
                 del self._spoken[next(iter(self._spoken))]
         self._last_text = reply.recent_text()
         self._reply = None
         config = self.config
-        if self.history.make_room(config.instructions, self._roles.llm, config.max_reply_tokens):
+        if self.history.make_room(config.instructions, self._roles.llm, self._kept_free(config)):
             self._read = ""
             self.read_ahead("")
 
@@ -342,3 +363,8 @@ class Answers:
 def reply_id(turn_id: str) -> str:
     """The id of a reply in the history; what the person said has the turn's own."""
     return f"{turn_id}:reply"
+
+
+def step_id(turn_id: str, number: int) -> str:
+    """The id in the history of what a reply wrote before it called functions for the `number`-th time."""
+    return f"{turn_id}:step:{number}"

@@ -1,6 +1,6 @@
 """Who speaks when in a recording of any length.
 
-Speech is found first. Then a window of `_WINDOW_S` slides over each stretch of it, and the voice in each
+Speech is found first. Then a window of `WINDOW_S` slides over each stretch of it, and the voice in each
 window is given to a speaker as in a live conversation (`speakers.Speakers`). At the end, when all voices are
 known well, every step of `_STEP_S` goes to the speaker that the windows over it are nearest to. One person
 speaks at a time: where two do, it is the plainer one.
@@ -41,7 +41,7 @@ _PAUSE_MS = 300.0
 _START_MS = 96.0
 _LONGEST_S = 20.0
 """A stretch is cut here: only its sound is kept meanwhile."""
-_WINDOW_S = 2.0
+WINDOW_S = 2.0
 _STEP_S = 0.5
 _LEAST_S = 2.0
 """Somebody who says less than that in all was somebody else, or two at once."""
@@ -68,10 +68,10 @@ async def diarize(
         async for first, last, audio in found:
             start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
             stretches.append((start, end))
-            for at, piece in _windows(audio):
-                voice = await _embedded(voices, piece, job)
+            for at, piece in windows_of(audio):
+                voice = await embedded(voices, piece, job)
                 seconds = len(piece) / SAMPLE_RATE
-                speakers.assign(voice, min(seconds, _WINDOW_S))
+                speakers.assign(voice, min(seconds, WINDOW_S))
                 windows.append(_Window(start + at, start + at + seconds, voice.astype(np.float16)))
     return _told(stretches, windows, speakers)
 
@@ -83,7 +83,8 @@ class _Window:
     voice: npt.NDArray[np.float16]
 
 
-async def _embedded(voices: SpeakerEmbedding, audio: Samples, job: Job) -> Vector:
+async def embedded(voices: SpeakerEmbedding, audio: Samples, job: Job) -> Vector:
+    """The voice in `audio`, once there is room for the work."""
     while True:
         try:
             return await voices.embed(audio, job)
@@ -91,10 +92,10 @@ async def _embedded(voices: SpeakerEmbedding, audio: Samples, job: Job) -> Vecto
             await asyncio.sleep(busy.retry_after)
 
 
-def _windows(audio: Samples) -> list[tuple[float, Samples]]:
+def windows_of(audio: Samples) -> list[tuple[float, Samples]]:
     """Where each window begins, in seconds, and its sound. The last ends where the stretch ends; a stretch
     that is too short for one is one, if a voice can be told from it."""
-    window, step = round(_WINDOW_S * SAMPLE_RATE), round(_STEP_S * SAMPLE_RATE)
+    window, step = round(WINDOW_S * SAMPLE_RATE), round(_STEP_S * SAMPLE_RATE)
     if len(audio) < step:
         return []
     starts = list(range(0, max(1, len(audio) - window + 1), step))

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.roles import Samples, Word
+from app.roles.streaming import Outcome
 
 NOBODY_TOLD = "SPEAKER_00"
 """The speaker where they are not told apart."""
+
+USER = "user"
+"""The id among people of the one whose session it is."""
+
+
+class Named(NamedTuple):
+    """Somebody who is known; `id` is `USER`, or that of a person whom the user knows."""
+
+    id: str
+    name: str
+
+    @property
+    def is_user(self) -> bool:
+        """Whether it is the user."""
+        return self.id == USER
+
 
 Reason = Literal["speech", "client", "text", "closed"]
 
@@ -61,7 +78,7 @@ class Partial:
 @dataclass(frozen=True, slots=True)
 class Final:
     """What was said; `text` begins with the last `Partial.committed`. Times of `words` are from `start`,
-    which is in seconds of the session's audio."""
+    which is in seconds of the session's audio. `person` is who speaks, if it is somebody known."""
 
     turn_id: str
     transcription_id: str
@@ -72,6 +89,7 @@ class Final:
     low_confidence: bool
     speaker: str = NOBODY_TOLD
     start: float = 0.0
+    person: Named | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +128,29 @@ class ReplyCall:
     call_id: str
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The reply asked for a function of the server, which is called now: `arguments` is JSON text as the
+    language model wrote it. If no `ToolEnded` comes before `TurnComplete`, it was stopped with the reply."""
+
+    turn_id: str
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded:
+    """It took `ms`, and gave `text` (the beginning of it), or failed, and `text` says why."""
+
+    turn_id: str
+    call_id: str
+    name: str
+    ok: bool
+    text: str
+    ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +215,14 @@ class Failed:
     field: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """A stream of a recogniser elsewhere has ended. For the books: no client is told."""
+
+    provider: str
+    outcome: Outcome
+
+
 Event = (
     SpeechStarted
     | SpeechStopped
@@ -183,10 +232,13 @@ Event = (
     | ReplyText
     | ReplyAudio
     | ReplyCall
+    | ToolStarted
+    | ToolEnded
     | ReplyPaused
     | ReplyResumed
     | Interrupted
     | TurnComplete
     | Notice
     | Failed
+    | StreamEnded
 )

@@ -14,7 +14,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from app.dialogue import events as e
 from app.dialogue.agreement import split_words
-from app.dialogue.history import Entry, from_json
+from app.dialogue.history import Entry, from_json, to_json
 from app.dialogue.reply import Reply, Said
 from app.dialogue.turn import Turn
 from app.roles import ColloquyError, Samples, Word
@@ -258,6 +258,7 @@ def answering_state(turn: Turn, reply: Reply) -> dict[str, Any]:
         "created_at": turn.created_at.isoformat(),
         "stream_text": turn.stream_text,
         "written": reply.written,
+        "steps": to_json([("", m) for step in reply.steps for m in step.messages("")]),
         "span": turn.span,
     }
 
@@ -273,7 +274,8 @@ def answer_on(turn: Turn, found: dict[str, Any], restored: Restored) -> Said:
     if found["span"]:
         turn.span = begin, end = tuple(found["span"])
         turn.recording = restored.between(begin, end)
-    return restored.said(turn.id, written=found["written"])
+    steps = tuple(message for _, message in from_json(found.get("steps", ())))
+    return replace(restored.said(turn.id, written=found["written"]), steps=steps)
 
 
 def pcm(samples: Samples) -> bytes:
@@ -304,6 +306,8 @@ def unpack(data: bytes) -> e.Event:
         values["samples"] = heard(base64.b64decode(values["samples"]))
     for name in _WORDS & values.keys():
         values[name] = tuple(Word(*w) for w in values[name])
+    if kind is e.Final and values.get("person"):
+        values["person"] = e.Named(*values["person"])
     event: e.Event = kind(**values)
     return event
 

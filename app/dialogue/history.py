@@ -24,7 +24,7 @@ class History:
     @property
     def messages(self) -> list[ChatMessage]:
         """As a model reads it: what one side said in a row (the first was not answered) is one message."""
-        return _merged([message for _, message in self.entries])
+        return merged([message for _, message in self.entries])
 
     def user(self, text: str, id_: str = "") -> None:
         """The person said `text`."""
@@ -34,6 +34,11 @@ class History:
         """The person heard `heard`, and functions were asked for; nothing is recorded if there is neither."""
         if heard.strip() or calls:
             self.entries.append((id_, ChatMessage("assistant", heard, calls)))
+
+    def called(self, messages: Sequence[ChatMessage], id_: str = "") -> None:
+        """Functions of the server were asked for (the first message) and gave these results (the others)."""
+        self.entries.append((id_, messages[0]))
+        self.entries += [("", message) for message in messages[1:]]
 
     # --- for doors whose clients keep the conversation --------------------------------------------
 
@@ -80,7 +85,7 @@ class History:
             messages.append(ChatMessage("user", asking))
         room = llm.context_tokens - reply_tokens - llm.count_tokens(instructions)
         self._fit(messages, llm, room, room)
-        return [ChatMessage("system", instructions), *_merged(messages[self._from :])]
+        return [ChatMessage("system", instructions), *merged(messages[self._from :])]
 
     def make_room(self, instructions: str, llm: LanguageModel, reply_tokens: int) -> bool:
         """Drop old messages now if the window is nearly full, while nobody waits for an answer:
@@ -115,16 +120,29 @@ def from_json(values: Sequence[Any]) -> list[Entry]:
     return entries
 
 
-def _merged(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    merged: list[ChatMessage] = []
+def merged(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """What one side said in a row as one message."""
+    made: list[ChatMessage] = []
     for message in messages:
-        last = merged[-1] if merged else None
+        last = made[-1] if made else None
         if last and last.role == message.role != "tool":
             content = f"{last.content} {message.content}".strip()
-            merged[-1] = replace(last, content=content, tool_calls=last.tool_calls + message.tool_calls)
+            made[-1] = replace(last, content=content, tool_calls=last.tool_calls + message.tool_calls)
         else:
-            merged.append(message)
-    return merged
+            made.append(message)
+    return made
+
+
+def fitted(messages: Sequence[ChatMessage], llm: LanguageModel, room: int) -> list[ChatMessage]:
+    """`messages` without the oldest behind the first, the instructions, if they have more than `room` tokens.
+    What a person said last stays, and what came of it."""
+    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=1)
+    sizes = [_size(m, llm) for m in messages]
+    start, size = 1, sum(sizes)
+    while start < last and (size > room or (start > 1 and messages[start].role != "user")):
+        size -= sizes[start]
+        start += 1
+    return [*messages[:1], *messages[start:]]
 
 
 def _size(message: ChatMessage, llm: LanguageModel) -> int:

@@ -23,7 +23,8 @@ class Outbox:
     """A log of at most `max_seconds` of reply sound and `max_events` events; the oldest go first.
 
     With a `gate`, an event is read only once it is released: what a client has been told must be
-    known to whoever takes the session over.
+    known to whoever takes the session over. An event that is put with `hold`, and those behind it, wait until
+    it is let go.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Outbox:
         gate: Callable[[int, Event], None] | None = None,
     ) -> None:
         self.last_seq = 0
-        self.released = 0
+        self._passed = 0
+        self._held: set[int] = set()
         self._gate = gate
         self._log: deque[tuple[int, Event]] = deque()
         self._seconds = 0.0
@@ -43,23 +45,36 @@ class Outbox:
         self._news = asyncio.Event()
         self._closed = False
 
-    def put(self, event: Event) -> None:
-        """Number and keep `event`, and wake the readers."""
+    @property
+    def released(self) -> int:
+        """Number of the last event that may be read."""
+        return min(self._passed, min(self._held) - 1) if self._held else self._passed
+
+    def put(self, event: Event, *, hold: bool = False) -> int:
+        """Number and keep `event`, and wake the readers; gives the number."""
         self._keep(self.last_seq + 1, event)
+        if hold:
+            self._held.add(self.last_seq)
         if self._gate is not None:
             self._gate(self.last_seq, event)
         else:
             self.release(self.last_seq)
+        return self.last_seq
+
+    def let_go(self, seq: int) -> None:
+        """The event of that number was held for long enough. Idempotent."""
+        self._held.discard(seq)
+        self._wake()
 
     def refill(self, events: Iterable[tuple[int, Event]]) -> None:
         """Take over the log of another outbox."""
         for seq, event in events:
             self._keep(seq, event)
-        self.released = self.last_seq
+        self._passed = self.last_seq
 
     def release(self, seq: int) -> None:
         """Events up to number `seq` may be read."""
-        self.released = max(self.released, seq)
+        self._passed = max(self._passed, seq)
         self._wake()
 
     def _keep(self, seq: int, event: Event) -> None:
@@ -72,7 +87,8 @@ class Outbox:
     def close(self) -> None:
         """No more events come; readers end after the last."""
         self._closed = True
-        self.released = self.last_seq
+        self._passed = self.last_seq
+        self._held.clear()
         self._wake()
 
     def _wake(self) -> None:

@@ -1,14 +1,15 @@
 """One reply: written, spoken and sent, all at once, and stoppable at any moment.
 
-Three tasks joined by queues: the writer takes the language model's text and cuts it into
-pieces, the speaker makes sound of them at most `_AHEAD` pieces ahead (so that a barge-in wastes
-little), the player hands the sound on at a bounded lead over real time (so that what was sent
-is close to what was heard).
+Three tasks joined by queues: the writer takes the language model's text, cuts it into pieces
+and calls the functions that it asks for, the speaker makes sound of them at most `_AHEAD` pieces
+ahead (so that a barge-in wastes little), the player hands the sound on at a bounded lead over
+real time (so that what was sent is close to what was heard).
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ import numpy as np
 
 from app.dialogue.agreement import join_words
 from app.dialogue.config import SessionConfig
-from app.dialogue.events import Event, ReplyAudio, ReplyCall, ReplyText
+from app.dialogue.events import Event, ReplyAudio, ReplyCall, ReplyText, ToolEnded, ToolStarted
+from app.dialogue.functions import MOST_CALLS, ROUNDS, Functions, Nothing, Step, cut, offered, tokens_of
+from app.dialogue.history import fitted, merged
 from app.dialogue.segmenter import Segmenter
 from app.observability.clock import Stage, TurnClock
 from app.roles import (
@@ -41,6 +44,8 @@ _PIECE_S = 0.1
 _AHEAD = 2
 _ALL_BUT_MS = 30
 """A word of whose end this much is missing was understood."""
+_SHOWN = 1000
+"""So many characters of a function's result are told to clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Said:
     segments: tuple[tuple[str, float], ...] = ()
     sent_ms: float = 0.0
     written: bool = False
+    steps: tuple[ChatMessage, ...] = ()
+    """The functions that had been called, and their results."""
 
 
 NOTHING_SAID = Said()
@@ -67,6 +74,8 @@ class Segment:
     start_ms: float
     end_ms: float
     words: list[Word] = field(default_factory=list)
+    step: int = 0
+    """Behind so many steps of the reply it was written."""
     whole: bool = False
     """Whether all its sound is made."""
     told: bool = False
@@ -99,6 +108,7 @@ class Reply:
         language: str,
         stream_text: bool,
         emit: Callable[[Event], None],
+        functions: Functions | None = None,
         said: Said = NOTHING_SAID,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,12 +119,19 @@ class Reply:
         self.sent_ms = said.sent_ms
         self._said = said
         self.calls: list[ToolCall] = []
-        """The functions that the reply asks to be called."""
+        """The functions that the client is asked to call."""
+        self.steps: list[Step] = []
+        """The functions of the server that were called."""
         self.ended = LlmEnd("stop")
         self.text_failure: ColloquyError | None = None
         self.speech_failure: ColloquyError | None = None
         self._roles = roles
         self._config = config
+        self._functions = functions or Nothing()
+        self._tools = offered(config, self._functions)
+        # Those of them that are called here.
+        self._ours = {tool.name for tool in self._tools} - {tool.name for tool in config.tools}
+        self._result_tokens = roles.llm.context_tokens // 3
         self._owner = owner
         self._language = language
         self._stream_text = stream_text
@@ -134,7 +151,7 @@ class Reply:
         self._going.set()
         self._held_ms = 0.0
         # The text queue is bounded by the reply's token limit, the sound queue by its size.
-        self._to_speak: asyncio.Queue[str | None] = asyncio.Queue()
+        self._to_speak: asyncio.Queue[tuple[str, int] | None] = asyncio.Queue()
         self._to_play: asyncio.Queue[tuple[Segment, AudioChunk] | None] = asyncio.Queue(_AHEAD)
 
     async def run(self, messages: Sequence[ChatMessage]) -> None:
@@ -210,6 +227,15 @@ class Reply:
             return self.text.strip()
         return heard_of(self._segments, self.heard_ms())
 
+    def parts(self, *, heard: bool) -> list[str]:
+        """The text before each step and behind the last; with `heard`, what was played of it by now."""
+        last = self.text[sum(len(step.text) for step in self.steps) :]
+        written = [*(step.text.strip() for step in self.steps), last.strip()]
+        if not heard or self.speech_failure is not None or not self._config.speak:
+            return written
+        ms = self.heard_ms()
+        return [heard_of(self._segments, ms, step) for step in range(len(written))]
+
     @property
     def segments(self) -> Sequence[Segment]:
         """Those of which sound was sent."""
@@ -220,15 +246,13 @@ class Reply:
         return " ".join(segment.text for segment in self._segments)
 
     async def _write(self, messages: Sequence[ChatMessage]) -> None:
-        config = self._config
-        options = LlmOptions(
-            config.max_reply_tokens, config.temperature, tools=config.tools, tool_choice=config.tool_choice
-        )
         segmenter = Segmenter()
         for segment in _unspoken(self._said, segmenter):
             self._say(segment)
         if not self.written:
-            await self._ask(messages, options, segmenter)
+            await self._ask_on(messages, segmenter)
+            if not self._stream_text and self.text:
+                self._emit(ReplyText(self.turn_id, self.text))
         self.written = True
         self.clock.mark(Stage.LLM_DONE)
         for segment in segmenter.finish():
@@ -238,23 +262,60 @@ class Reply:
     def _say(self, segment: str) -> None:
         if self._config.speak:
             self.clock.mark(Stage.FIRST_SEGMENT)
-            self._to_speak.put_nowait(segment)
+            self._to_speak.put_nowait((segment, len(self.steps)))
 
-    async def _ask(self, messages: Sequence[ChatMessage], options: LlmOptions, segmenter: Segmenter) -> None:
+    async def _ask_on(self, messages: Sequence[ChatMessage], segmenter: Segmenter) -> None:
+        """Ask the language model, and again with what functions gave, as long as it asks for some of ours."""
+        config, llm = self._config, self._roles.llm
+        room = llm.context_tokens - config.max_reply_tokens - tokens_of(self._tools, llm)
+        asked = list(messages)
+        for left in range(ROUNDS, -1, -1):
+            options = LlmOptions(
+                config.max_reply_tokens,
+                config.temperature,
+                tools=self._tools,
+                tool_choice=config.tool_choice if left else "none",
+            )
+            begun = len(self.text)
+            calls = await self._ask(asked, options, segmenter)
+            if not calls or self.text_failure is not None:
+                return
+            # What was written before them is spoken meanwhile.
+            for segment in segmenter.finish():
+                self._say(segment)
+            # Nothing is done for a turn that may not be over.
+            await self._adopted.wait()
+            step = Step(self.text[sum(len(s.text) for s in self.steps) :], calls)
+            self.steps.append(step)
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(self._run(step, call))
+            if self.calls:
+                return  # the client has its part to do
+            asked = fitted(merged([*asked, *step.messages(self.text[begun:].strip())]), llm, room)
+
+    async def _ask(
+        self, messages: Sequence[ChatMessage], options: LlmOptions, segmenter: Segmenter
+    ) -> tuple[ToolCall, ...]:
+        """Have the next piece of the reply written; gives the functions of ours that it asks for."""
+        calls: list[ToolCall] = []
+        begins = not self.text or bool(self.steps)
         stream = self._roles.llm.reply(messages, options, Job(self._owner, Urgency.SPEECH))
         try:
             async for piece in stream:
                 if isinstance(piece, ToolCallPiece):
-                    self._call(piece)
+                    self._call(calls, piece)
                     continue
                 if isinstance(piece, LlmEnd):
-                    self.ended = piece
+                    self._count(piece)
                     continue
-                if not self.text:
+                if begins:
                     piece = piece.lstrip()
                     if not piece:
                         continue
                     self.clock.mark(Stage.LLM_FIRST_TOKEN)
+                    piece = join_words([self.text, piece])[len(self.text) :] if self.text else piece
+                    begins = False
                 self.text += piece
                 if self._stream_text:
                     self._emit(ReplyText(self.turn_id, piece))
@@ -264,15 +325,42 @@ class Reply:
             self.text_failure = error
         finally:
             await stream.aclose()
-        if not self._stream_text and self.text:
-            self._emit(ReplyText(self.turn_id, self.text))
+        self.calls = [call for call in calls if call.name not in self._ours]
+        return tuple(call for call in calls if call.name in self._ours)[:MOST_CALLS]
 
-    def _call(self, piece: ToolCallPiece) -> None:
-        if piece.index == len(self.calls):
-            self.calls.append(ToolCall(piece.id, piece.name, ""))
-        call = self.calls[piece.index]
-        self.calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
-        self._emit(ReplyCall(self.turn_id, piece.index, call.id, call.name, piece.arguments))
+    def _count(self, end: LlmEnd) -> None:
+        before = self.ended
+        self.ended = replace(
+            end,
+            prompt_tokens=before.prompt_tokens + end.prompt_tokens,
+            completion_tokens=before.completion_tokens + end.completion_tokens,
+        )
+
+    def _call(self, calls: list[ToolCall], piece: ToolCallPiece) -> None:
+        """The next piece of a call: those of the client are told as they are written."""
+        if piece.index == len(calls):
+            known = {call.id for call in calls} | {call.id for step in self.steps for call in step.calls}
+            # Ours are told apart by their ids; not every API gives some, or new ones.
+            own = piece.name in self._ours and (not piece.id or piece.id in known)
+            calls.append(ToolCall(f"call_{secrets.token_hex(12)}" if own else piece.id, piece.name, ""))
+        call = calls[piece.index]
+        calls[piece.index] = replace(call, arguments=call.arguments + piece.arguments)
+        if call.name not in self._ours:
+            index = sum(other.name not in self._ours for other in calls[: piece.index])
+            self._emit(ReplyCall(self.turn_id, index, call.id, call.name, piece.arguments))
+
+    async def _run(self, step: Step, call: ToolCall) -> None:
+        """Call a function of ours."""
+        began = self._now()
+        self._emit(ToolStarted(self.turn_id, call.id, call.name, call.arguments))
+        result = await self._functions.call(call.name, call.arguments)
+        llm = self._roles.llm
+        text = cut(result.text, self._result_tokens // len(step.calls), llm)
+        self._result_tokens -= llm.count_tokens(text)
+        step.results[call.id] = text
+        ms = (self._now() - began) * 1000
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        self._emit(ToolEnded(self.turn_id, call.id, call.name, result.ok, shown, ms))
 
     async def _speak(self) -> None:
         options = SpeechOptions(self._config.voice, self._language, self._config.speed)
@@ -281,10 +369,11 @@ class Reply:
         again = bool(self._said.segments)
         made_ms = self._said.segments[-1][1] if again else 0.0
         skip_ms = self._said.sent_ms - made_ms
-        while (text := await self._to_speak.get()) is not None:
+        while (item := await self._to_speak.get()) is not None:
             if self.speech_failure is not None:
                 continue
-            segment = Segment(text, made_ms, made_ms, told=again)
+            text, step = item
+            segment = Segment(text, made_ms, made_ms, step=step, told=again)
             self._segments_made.append(segment)
             stream = self._roles.tts.speak(text, options, job)
             try:
@@ -349,9 +438,9 @@ class Reply:
             await asyncio.sleep(wait)
 
 
-def heard_of(segments: Sequence[Segment], ms: float) -> str:
-    """The words of `segments` that were heard when `ms` of the reply were."""
-    heard = [s.heard(ms) for s in segments if s.start_ms < ms]
+def heard_of(segments: Sequence[Segment], ms: float, step: int | None = None) -> str:
+    """The words of `segments` (written behind so many steps) that were heard when `ms` of the reply were."""
+    heard = [s.heard(ms) for s in segments if s.start_ms < ms and step in (None, s.step)]
     return " ".join(h for h in heard if h)
 
 

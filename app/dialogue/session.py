@@ -33,14 +33,17 @@ from app.dialogue.events import (
     TurnComplete,
     TurnDropped,
 )
+from app.dialogue.functions import Functions
 from app.dialogue.guards import doubtful
 from app.dialogue.handover import Mirror, Restored, Store, answer_on, answering_state
 from app.dialogue.history import History, to_json
 from app.dialogue.inbox import Asked, Clear, Commit, Inbox
 from app.dialogue.listener import Listener
 from app.dialogue.outbox import Outbox
+from app.dialogue.streamed.relay import relay_of
 from app.dialogue.turn import Turn
 from app.dialogue.utterance import FinalWords, Utterance
+from app.dialogue.who import Told
 from app.observability.clock import Stage, TurnClock
 from app.observability.logs import bind, new_trace_id
 from app.roles import (
@@ -55,6 +58,8 @@ log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 15.0
 _RETRY_S = 5.0
+_TELL_S = 0.5
+"""A client is told of a turn when that is sure to be kept, or after so long."""
 _DROPPED = {
     "nothing": "no words were recognised",
     "nod": "a word to go on, not a turn",
@@ -63,7 +68,8 @@ _DROPPED = {
 
 
 class Session:
-    """See the module. `on_turn` is given each finished turn, to keep it."""
+    """See the module. `on_turn` is given each turn, to keep it: when there are words of what was said, and
+    again when the turn is over (then the flag is set). The client is told when it returns."""
 
     def __init__(
         self,
@@ -71,18 +77,19 @@ class Session:
         config: SessionConfig,
         *,
         roles: Callable[[], Awaitable[RoleSet]],
-        on_turn: Callable[[Session, Turn], Awaitable[None]],
+        on_turn: Callable[[Session, Turn, bool], Awaitable[None]],
         on_event: Callable[[Event], None] | None = None,
         on_speculation: Callable[[Literal["adopted", "dropped"]], None] = lambda outcome: None,
         store: Store | None = None,
         restored: Restored | None = None,
         on_moved: Callable[[Session], None] = lambda session: None,
-        who: Callable[[Samples], Awaitable[str]] | None = None,
+        who: Callable[[Samples], Awaitable[Told]] | None = None,
+        functions: Functions | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`store`: where the session is written down for other processes; `restored`: what another
         one wrote; `on_moved` is called when another one has taken the session. `who` labels the speaker of
-        an utterance, where the config asks for it."""
+        an utterance, where the config asks for it; `functions` are what replies may call."""
         self.id = session_id
         self.config = config
         self._mirror: Mirror | None = None
@@ -102,6 +109,7 @@ class Session:
         self._on_event = on_event
         self._on_speculation = on_speculation
         self._who = who
+        self._functions = functions
         self._now = now
         self._inbox = Inbox()
         self._begin = 0, 0
@@ -286,8 +294,12 @@ class Session:
                 done=self._complete,
                 spawn=self._spawn,
                 on_draft=self._on_speculation,
+                functions=self._functions,
                 now=self._now,
             )
+            relay = relay_of(roles, self.config, self.id, self._emit, self._on_event, max(self._begin))
+            if relay is not None:
+                self._spawn(relay.run())
             listener = self._listener = Listener(
                 self.id,
                 self.config,
@@ -299,6 +311,7 @@ class Session:
                 on_spoken=self._spoken,
                 firm=self._restored.firm if self._restored else lambda turn_id: (),
                 begin=self._begin,
+                relay=relay,
                 now=self._now,
             )
             if self._restored is not None:
@@ -371,7 +384,7 @@ class Session:
                     return
                 if turn.recording is not None:
                     floor.learn(turn.recording)
-                speaker = NOBODY_TOLD
+                speaker = Told(NOBODY_TOLD)
                 if self.config.diarize and self._who is not None and turn.recording is not None:
                     speaker = await self._who(turn.recording)
                 self._transcribed(turn, utterance, final, speaker)
@@ -379,11 +392,12 @@ class Session:
                     await replies.over()
                 self._reply_to(turn)
 
-    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords, speaker: str) -> None:
+    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords, speaker: Told) -> None:
         turn.transcript, turn.words = final.text, final.words
         turn.language, turn.confidence = final.language, final.confidence
         turn.partials = tuple(utterance.partials)
-        self._emit(
+        self._tell(
+            turn,
             Final(
                 turn.id,
                 turn.transcription_id or "",
@@ -392,9 +406,10 @@ class Session:
                 final.language,
                 final.confidence,
                 doubtful(final.confidence, final.no_speech),
-                speaker,
+                speaker.label,
                 start=utterance.start / SAMPLE_RATE,
-            )
+                person=speaker.person,
+            ),
         )
 
     async def _answer_text(self, turn: Turn) -> None:
@@ -429,7 +444,8 @@ class Session:
 
     def _complete(self, turn: Turn) -> None:
         turn.complete = True
-        self._emit(
+        self._tell(
+            turn,
             TurnComplete(
                 turn.id,
                 turn.number,
@@ -441,15 +457,22 @@ class Session:
                 turn.ended.reason == "length",
                 turn.ended.prompt_tokens,
                 turn.ended.completion_tokens,
-            )
+            ),
         )
-        self._spawn(self._keep(turn), "keep")
 
-    async def _keep(self, turn: Turn) -> None:
+    def _tell(self, turn: Turn, event: Final | TurnComplete) -> None:
+        complete = isinstance(event, TurnComplete)
+        self._spawn(self._keep(turn, complete, self._put(event, hold=True)), "keep")
+
+    async def _keep(self, turn: Turn, complete: bool, seq: int) -> None:
+        patience = asyncio.get_running_loop().call_later(_TELL_S, self.outbox.let_go, seq)
         try:
-            await self._on_turn(self, turn)
+            await self._on_turn(self, turn, complete)
         finally:
-            turn.recording = None
+            patience.cancel()
+            self.outbox.let_go(seq)
+            if complete:
+                turn.recording = None
 
     # --- in another process --------------------------------------------------------------------
 
@@ -527,16 +550,20 @@ class Session:
         return self._replies.history
 
     def _emit(self, event: Event) -> None:
+        self._put(event)
+
+    def _put(self, event: Event, *, hold: bool = False) -> int:
         if isinstance(event, SpeechStarted | SpeechStopped) and self._told:
             told = (type(event), event.turn_id)
             if told in self._told:
                 self._told.discard(told)
-                return
-        self.outbox.put(event)
+                return self.outbox.last_seq
+        seq = self.outbox.put(event, hold=hold)
         if self._listener is not None:
             self._listener.reply_event(event)
         if self._on_event is not None:
             self._on_event(event)
+        return seq
 
     def report(self, error: ColloquyError) -> None:
         """Tell the client of something it did that was refused; the session goes on."""

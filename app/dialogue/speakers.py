@@ -240,6 +240,17 @@ class Speakers:
             return None
         return self._people[ranked[0][1]]
 
+    def perhaps(self, label: int) -> Person | None:
+        """Who of the enrolled `label` may be, where it is not plain enough to say so."""
+        speaker = next((s for s in self._speakers if s.label == label), None)
+        if speaker is None or speaker.seconds < self._known_s or not self._people:
+            return None
+        far, nearest = min(
+            (self._distance(p.voice, _ENROLLED_S, speaker.voice, speaker.seconds), p.id)
+            for p in self._people.values()
+        )
+        return self._people[nearest] if far <= self._known_distance + _DOUBT else None
+
     def _recognise(self, speakers: Iterable[_Speaker]) -> list[tuple[int, Person | None]]:
         changed: list[tuple[int, Person | None]] = []
         for speaker in speakers:

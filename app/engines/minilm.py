@@ -42,7 +42,7 @@ class MiniLm:
 
     @property
     def info(self) -> EngineInfo:
-        return EngineInfo("embedding", "minilm", "all-minilm-l6-v2-int8")
+        return EngineInfo("embedding", "minilm", "all-minilm-l6-v2-int8", {"language": "en"})
 
     @property
     def dimensions(self) -> int:

@@ -102,6 +102,16 @@ class Metrics:
             "Replies begun on a likely end of turn, by what became of them",
             ("outcome",),
         )
+        self.stt_streams_total = counter(
+            "colloquy_stt_streams_total",
+            "Streams to recognisers elsewhere, by provider and how they ended",
+            ("provider", "outcome"),
+        )
+        self.tool_seconds = histogram(
+            "colloquy_tool_seconds",
+            "How long functions took that the language model called, in seconds, and whether they failed",
+            ("name", "outcome"),
+        )
         self.reply_pauses_total = counter(
             "colloquy_reply_pauses_total",
             "Replies held because somebody may be speaking, and resumed because it was nothing",
@@ -113,6 +123,14 @@ class Metrics:
             "that goes on, session is a newcomer who had to wait",
             ("what",),
         )
+        self.wearable_packets_total = counter(
+            "colloquy_wearable_packets_total",
+            "What wearables sent, by codec: ok, bad (dropped: no sound of this codec), keep_alive",
+            ("codec", "result"),
+        )
+        self.wearable_closes_total = counter(
+            "colloquy_wearable_closes_total", "Connections of wearables that we closed, by code", ("code",)
+        )
         self.errors_total = counter("colloquy_errors_total", "Errors told to clients, by code", ("code",))
         self.model_load_seconds = gauge(
             "colloquy_model_load_seconds", "How long a role's model last took to load, in seconds", ("role",)
@@ -123,6 +141,11 @@ class Metrics:
             ("urgency",),
             _WAITS,
         )
+        self.insights_total = counter(
+            "colloquy_insights_total",
+            "Conversations that are over, by what came of reading them: made, failed, little",
+            ("outcome",),
+        )
         self.kept_total = counter(
             "colloquy_kept_total",
             "What went through the keeper: turn and recording were stored, refused can never be stored, "
@@ -131,6 +154,20 @@ class Metrics:
         )
         self.keep_retries_total = counter(
             "colloquy_keep_retries_total", "Times that storing was tried again after a failure"
+        )
+
+        self.swept_total = counter(
+            "colloquy_swept_total",
+            "Recordings that were swept: raw and synthesized are deleted because of their age, orphans "
+            "because nothing named them; opus are made smaller, failed could not be",
+            ("what",),
+        )
+        self.swept_bytes_total = counter(
+            "colloquy_swept_bytes_total", "Bytes by which recordings were made smaller"
+        )
+        self.last_sweep_timestamp_seconds = gauge(
+            "colloquy_last_sweep_timestamp_seconds",
+            "When the last sweep was done, in seconds of Unix time; 0: not yet",
         )
 
         # A gauge starts at 0, which would read as a perfect error rate and a useless detector.

@@ -69,6 +69,25 @@ class NotAllowed(ColloquyError):
     http_status = 401
 
 
+class Expired(NotAllowed):
+    """A token that was good has run out."""
+
+    code = "TOKEN_EXPIRED"
+
+
+class Revoked(NotAllowed):
+    """A token that was good is not accepted any more."""
+
+    code = "TOKEN_REVOKED"
+
+
+class QuotaSpent(ColloquyError):
+    """Somebody has used what they may use for now."""
+
+    code = "QUOTA_SPENT"
+    http_status = 429
+
+
 class Busy(ColloquyError):
     """A limit on concurrent work was reached; try again after `retry_after` seconds. `position`,
     where there is a queue, is how many are ahead."""

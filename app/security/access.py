@@ -14,15 +14,26 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.roles import Misconfigured, NotAllowed
+from app.roles import Expired, Misconfigured, NotAllowed, Revoked
 from app.settings import Settings
 
 TOKEN_S = 24 * 3600
 """How long a session token is good for; a session that is left alone ends long before."""
+_USER = "user"
+"""What a token is for that stands for a key."""
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Somebody who was let in; `until` a Unix time, where a token was shown that runs out then."""
+
+    owner: str
+    until: float | None = None
 
 
 class Access:
@@ -37,22 +48,45 @@ class Access:
                 "or listen on 127.0.0.1"
             )
         self._local_only = not self._keys
+        self._owners = {_owner(key) for key in self._keys}
         self._origins = {o.rstrip("/") for o in settings.allowed_origins}
         self._secret = secret
 
     def owner(self, headers: Mapping[str, str]) -> str:
-        """Whose request this is, from its `Authorization: Bearer KEY` (or `Token KEY`). Raises `NotAllowed`.
+        """Whose request this is; see `admit`."""
+        return self.admit(headers).owner
+
+    def admit(self, headers: Mapping[str, str]) -> Admitted:
+        """Whose request this is, from its `Authorization: Bearer KEY` (or `Token KEY`); a user's token does
+        instead of a key. Raises `NotAllowed`, of a token that was good `Expired` or `Revoked`.
 
         Who shows a key may do so from the page of another site: browsers never add one by themselves."""
         if self._local_only:
             self.check_origin(headers)
-            return "local"
+            return Admitted("local")
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() in ("bearer", "token"):
             for key in self._keys:
                 if hmac.compare_digest(given.strip().encode(), key):
-                    return "key-" + hashlib.sha256(key).hexdigest()[:16]
+                    return Admitted(_owner(key))
+            opened = self._read(given.strip())
+            if opened is not None and opened[0] == _USER:
+                admitted = Admitted(opened[1], opened[2])
+                self.check(admitted)
+                return admitted
         raise NotAllowed("this server needs an API key: send Authorization: Bearer KEY")
+
+    def check(self, admitted: Admitted) -> None:
+        """Whether who was let in may still be here. Raises `Expired` and `Revoked`."""
+        if admitted.until is not None and admitted.until <= time.time():
+            raise Expired("the token has run out: get a new one")
+        if not self._local_only and admitted.owner not in self._owners:
+            raise Revoked("the API key that this token stands for is not accepted any more")
+
+    def user_token(self, owner: str, seconds: int) -> tuple[str, int]:
+        """A token that stands for the key of `owner`, and the Unix time when it runs out."""
+        until = int(time.time()) + seconds
+        return self._token(_USER, owner, until), until
 
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """Refuse browsers that act for another site; programs send no Origin and pass."""
@@ -67,8 +101,7 @@ class Access:
 
     def session_token(self, session_id: str, owner: str) -> str:
         """A token that opens this one session, for URLs: `payload.signature`."""
-        payload = f"{session_id}|{owner}|{int(time.time()) + TOKEN_S}".encode()
-        return f"{_b64(payload)}.{_b64(self._sign(payload))}"
+        return self._token(session_id, owner, int(time.time()) + TOKEN_S)
 
     def session_owner(self, token: str, session_id: str) -> str:
         """Whose session `token` opens. Raises `NotAllowed` if it does not open `session_id`."""
@@ -79,15 +112,25 @@ class Access:
 
     def opened(self, token: str) -> tuple[str, str]:
         """The session that `token` opens, and whose it is. Raises `NotAllowed`."""
+        found = self._read(token)
+        if found is None or found[0] == _USER or found[2] <= time.time():
+            raise NotAllowed("the session token is wrong or has run out: create a new session")
+        return found[:2]
+
+    def _token(self, named: str, owner: str, until: int) -> str:
+        payload = f"{named}|{owner}|{until}".encode()
+        return f"{_b64(payload)}.{_b64(self._sign(payload))}"
+
+    def _read(self, token: str) -> tuple[str, str, int] | None:
+        """What a token says, if it is one of ours: what for, whose, until when."""
         try:
             payload, signature = (_unb64(part) for part in token.split("."))
             named, owner, until = payload.decode().split("|")
-            good = hmac.compare_digest(self._sign(payload), signature) and int(until) > time.time()
+            if hmac.compare_digest(self._sign(payload), signature):
+                return named, owner, int(until)
         except ValueError:
-            good, named, owner = False, "", ""
-        if not good:
-            raise NotAllowed("the session token is wrong or has run out: create a new session")
-        return named, owner
+            pass
+        return None
 
     def _sign(self, payload: bytes) -> bytes:
         return hmac.digest(self._secret, payload, "sha256")
@@ -112,6 +155,10 @@ def load_secret(path: Path) -> bytes:
         finally:
             temporary.unlink()
         return secret
+
+
+def _owner(key: bytes) -> str:
+    return "key-" + hashlib.sha256(key).hexdigest()[:16]
 
 
 def _b64(data: bytes) -> str:

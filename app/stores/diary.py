@@ -6,18 +6,25 @@ something of it (`processing`), and then `completed`. Of several processes one g
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any, Literal, Protocol
 
+from app.roles import Vector
+
 Status = Literal["in_progress", "processing", "completed"]
+Whose = tuple[bool, str | None]
+"""Whether it is the user's, and the id of the person whose it is; neither if nobody knows."""
+_VOICES = uuid.UUID("6f3b7c52-0d5e-4b7e-9a55-6c1f0b1f6d3a")
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationRecord:
     """A conversation of `owner`. `finished_at` is where its last words end; silence until `ends_at` ends it.
-    `touched_at`: when it was last written. `structured` is what was made of it."""
+    `touched_at`: when it was last written. `structured` is what was made of it. `voices` is what another
+    process needs to tell the speakers apart as before, while it goes on."""
 
     id: str
     owner: str
@@ -29,6 +36,7 @@ class ConversationRecord:
     language: str | None = None
     source: str | None = None
     structured: dict[str, Any] | None = None
+    voices: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +66,35 @@ class PersonRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class VoiceRecord:
+    """A voice that is known: the owner's own, or with `person_id` somebody's whom they know. `vector` is
+    where `encoder` places it, of `seconds` of speech; `audio_key` is the recording, if there is one."""
+
+    owner: str
+    person_id: str | None
+    encoder: str
+    vector: list[float]
+    seconds: float
+    updated_at: datetime
+    audio_key: str | None = None
+
+    @property
+    def id(self) -> str:
+        """One a person."""
+        return str(uuid.uuid5(_VOICES, f"{self.owner}/{self.person_id or ''}"))
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """Something worth knowing later."""
+    """Something worth knowing later. `vector` is where `encoder` places its content; None if nothing did."""
 
     id: str
     owner: str
     conversation_id: str
     content: str
     created_at: datetime
+    encoder: str | None = None
+    vector: Vector | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +107,8 @@ class ActionItemRecord:
     description: str
     created_at: datetime
     completed: bool = False
+    completed_at: datetime | None = None
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +126,8 @@ class Diary(Protocol):
 
     async def keep(self, conversation: ConversationRecord, segments: Sequence[SegmentRecord]) -> bool:
         """Add or update a conversation in progress and these of its segments, at once. False if it is not in
-        progress any more: then only the segments are kept."""
+        progress any more: then only the segments are kept. Its `voices` are kept as they were if they are
+        None; people who are not known any more are left out of segments."""
         ...
 
     async def conversation(self, owner: str, conversation_id: str) -> ConversationRecord:
@@ -129,16 +161,33 @@ class Diary(Protocol):
         conversation: ConversationRecord,
         memories: Sequence[MemoryRecord] = (),
         items: Sequence[ActionItemRecord] = (),
+        *,
+        again: bool = False,
     ) -> None:
-        """What was made of a conversation, and that it is completed."""
+        """What was made of a conversation, and that it is completed. `again`: it was before, and this takes
+        the place of what was made of it then; what the user has done already stays."""
         ...
 
     async def delete_conversation(self, owner: str, conversation_id: str) -> None:
         """Delete it with everything made of it, or `NotFound`."""
         ...
 
-    async def assign(self, owner: str, segment_ids: Sequence[str], person_id: str | None, user: bool) -> None:
-        """Who said these segments, of conversations of `owner`; others are left as they are."""
+    async def assign(
+        self, owner: str, segment_ids: Sequence[str], person_id: str | None, user: bool
+    ) -> list[SegmentRecord]:
+        """Who said these segments, of conversations of `owner`; others are left as they are. Gives them."""
+        ...
+
+    async def relabel(
+        self,
+        conversation_id: str,
+        speaker: int,
+        new_speaker: int,
+        was: Whose | None = None,
+        now: Whose | None = None,
+    ) -> list[SegmentRecord]:
+        """The segments of `speaker` in a conversation (of those only such that are whose `was` says) are
+        `new_speaker`'s, and whose `now` says; None leaves that. Gives those that it changed."""
         ...
 
     async def people(self, owner: str) -> list[PersonRecord]:
@@ -153,18 +202,69 @@ class Diary(Protocol):
         """Forget somebody, or `NotFound`; what they said stays."""
         ...
 
-    async def memories(self, owner: str, limit: int = 100, offset: int = 0) -> list[MemoryRecord]:
-        """`owner`'s memories, newest first."""
+    async def voices(self, owner: str) -> list[VoiceRecord]:
+        """The voices that `owner` had made known."""
+        ...
+
+    async def set_voice(self, voice: VoiceRecord) -> None:
+        """Make a voice known, instead of the one that was. `NotFound` if there is no such person."""
+        ...
+
+    async def delete_voice(self, owner: str, person_id: str | None) -> None:
+        """Forget it; it is no error if there is none."""
+        ...
+
+    async def listened(self, owner: str, day: date, seconds: float) -> float:
+        """Add to how long `owner` was listened to on a day; gives how long that is."""
+        ...
+
+    async def memories(
+        self, owner: str, limit: int = 100, offset: int = 0, *, vectors: bool = False
+    ) -> list[MemoryRecord]:
+        """`owner`'s memories, newest first; their vectors only if asked for."""
+        ...
+
+    async def place_memories(self, records: Sequence[MemoryRecord]) -> None:
+        """Keep the vectors of these; a memory whose content is another's meanwhile is left as it is."""
+        ...
+
+    async def change_memory(self, owner: str, memory_id: str, content: str) -> MemoryRecord:
+        """Write a memory anew, or `NotFound`."""
+        ...
+
+    async def delete_memory(self, owner: str, memory_id: str) -> None:
+        """Forget it, or `NotFound`."""
+        ...
+
+    async def delete_memories(self, owner: str) -> None:
+        """Forget all that is known of `owner`."""
         ...
 
     async def action_items(
-        self, owner: str, limit: int = 100, offset: int = 0, completed: bool | None = None
+        self,
+        owner: str,
+        limit: int = 100,
+        offset: int = 0,
+        completed: bool | None = None,
+        conversation_id: str | None = None,
     ) -> list[ActionItemRecord]:
         """`owner`'s action items, newest first."""
         ...
 
-    async def mark_item(self, owner: str, item_id: str, completed: bool) -> ActionItemRecord:
-        """Note that it is done, or is not; `NotFound` if there is none."""
+    async def items_of(self, conversation_ids: Sequence[str]) -> dict[str, ActionItemRecord]:
+        """The action items of these conversations, by id."""
+        ...
+
+    async def action_item(self, owner: str, item_id: str) -> ActionItemRecord:
+        """One of them, or `NotFound`."""
+        ...
+
+    async def change_item(self, item: ActionItemRecord) -> None:
+        """Write its description, when it is due and whether it is done, or `NotFound`."""
+        ...
+
+    async def delete_item(self, owner: str, item_id: str) -> None:
+        """Delete it, or `NotFound`."""
         ...
 
     async def user(self, owner: str) -> UserRecord:

@@ -7,17 +7,21 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from app.roles import NotFound
-from app.stores.interfaces import StoreFailed, check_key
+from app.stores.interfaces import ObjectInfo, StoreFailed, check_key, is_key
 
 _PARTIAL = ".partial"
 """Where files are written before they are whole; no key can name it."""
 
 _STALE_S = 3600.0
+_LISTED = 500
+"""Objects that are looked at in one go, in a thread."""
 
 
 async def open_folder(root: Path) -> FolderObjects:
@@ -63,6 +67,20 @@ class FolderObjects:
         """See `ObjectStore`."""
         return await asyncio.to_thread(self._exists, self._root / check_key(key))
 
+    async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """See `ObjectStore`."""
+        found = self._list(self._root / check_key(prefix) if prefix else self._root)
+        while some := await asyncio.to_thread(lambda: list(islice(found, _LISTED))):
+            for info in some:
+                yield info
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """See `ObjectStore`."""
+        return await asyncio.to_thread(self._delete_all, self._root / check_key(prefix))
+
+    async def close(self) -> None:
+        """See `ObjectStore`."""
+
     def _put(self, path: Path, data: bytes) -> None:
         with self._failures():
             _make_folder(self._root / _PARTIAL)
@@ -95,6 +113,34 @@ class FolderObjects:
     def _exists(self, path: Path) -> bool:
         with self._failures():
             return self._is_object(path)
+
+    def _list(self, folder: Path) -> Iterator[ObjectInfo]:
+        with self._failures():
+            if not self._root.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            waiting = [folder]
+            while waiting:
+                try:
+                    entries = list(os.scandir(waiting.pop()))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # nothing was ever put there, or it was removed meanwhile
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(Path(entry.path))
+                        continue
+                    with suppress(FileNotFoundError):
+                        state = entry.stat()
+                        key = Path(entry.path).relative_to(self._root).as_posix()
+                        if is_key(key):
+                            yield ObjectInfo(key, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+
+    def _delete_all(self, folder: Path) -> int:
+        keys = [info.key for info in self._list(folder)]
+        for key in keys:
+            self._delete(self._root / key)
+        return len(keys)
 
     def _is_object(self, path: Path) -> bool:
         """Whether there is an object; an error if there is no store, such as a disk that is

@@ -9,6 +9,7 @@ every write here may be repeated.
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -112,6 +113,15 @@ class ConversationStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as it is stored: `size` in bytes, `modified` when it was put last."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
 class ObjectStore(Protocol):
     """Bytes under keys such as `raw_inputs/2026/11/21/a.wav` (see `check_key`)."""
 
@@ -132,6 +142,21 @@ class ObjectStore(Protocol):
         """Whether something is stored under `key`."""
         ...
 
+    def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """All objects whose keys begin with `prefix` and a slash (default: all there are), in no
+        order. What is put or deleted meanwhile may be among them or not. What somebody else put there
+        under a name that is no key is left out."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove all objects that `list` gives; how many there were. When it fails, some may be
+        left: call it again."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. Idempotent."""
+        ...
+
 
 # No segment starts with a dot: that bars "." and "..", and leaves such names to the stores.
 _KEY = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}/)*[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
@@ -141,13 +166,18 @@ def check_key(key: str) -> str:
     """`key` itself, if it may name an object: segments of letters, digits, `.`, `_`, `-` with
     single slashes between, at most 500 characters in all, none starting with a dot. Else
     `BadInput`."""
-    if len(key) > 500 or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise BadInput(
             "An object's key must be a relative path of letters, digits, '.', '_' and '-' "
             "whose parts do not begin with a dot.",
             field="key",
         )
     return key
+
+
+def is_key(name: str) -> bool:
+    """Whether `name` may name an object."""
+    return len(name) <= 500 and _KEY.fullmatch(name) is not None
 
 
 def check_page(limit: int, offset: int) -> None:

@@ -1,30 +1,41 @@
-"""Keeps finished turns and their recordings, off the reply's path.
+"""Keeps what was said, off the reply's path, whatever becomes of the stores or of this process.
 
-One task works through a bounded queue in order: it stores the recording, then the turn that
-points to it. When a store does not work, the turn stays first in line and is tried again until
-it does; meanwhile the queue fills, and past its size `keep` waits.
+What is to be kept is first an entry on this machine's disk (`spool`), and only then told to anybody. One task
+takes the entries to the stores in order, each by the one who knows its kind, and removes them. When a store
+does not work, the entry stays first in line and is tried again until it does. What another process left when
+it died comes first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
-from datetime import UTC
-from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from app.audio.wav import wav_bytes
+from filelock import FileLock
+
 from app.observability.logs import bind, current_trace_id
 from app.observability.metrics import Metrics
-from app.roles import SAMPLE_RATE, ColloquyError, Samples
-from app.stores.interfaces import ConversationStore, ObjectStore, TurnRecord
+from app.roles import ColloquyError
+from app.stores.crypt import Unreadable
+from app.stores.spool import Entry, Spool, SpoolFull
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
-_QUEUE_SIZE = 256
+Land = Callable[[Entry], Awaitable[None]]
+"""Stores an entry. It may be called again for one that is stored already. A retryable `ColloquyError` is
+trouble with the store; anything else means that the entry can never be stored."""
+
+_IN_MEMORY = 256
+"""Entries that the disk did not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,128 +50,161 @@ class Backoff:
         return min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    turn: TurnRecord
-    recording: Samples | None
-    trace_id: str | None
-
-
-def recording_key(turn: TurnRecord) -> str:
-    """Where a turn's recording lies: `raw_inputs/YYYY/MM/DD/{session}_{number}_{ts}.wav`, in UTC.
-    The same for the same turn, so that storing it again replaces it."""
-    at = turn.created_at.astimezone(UTC)
-    return f"raw_inputs/{at:%Y/%m/%d}/{turn.session_id}_{turn.number}_{at:%Y%m%dT%H%M%S%fZ}.wav"
-
-
 class Keeper:
-    """Takes turns to the stores; belongs to one event loop.
+    """Takes entries to the stores, by `land` for each kind; belongs to one event loop.
 
-    Counts in `kept_total`, by `what`: `recording` and `turn` stored; `waited`, when `keep` met a
-    full queue; `refused`, what a store will never take; `lost`, turns that no store had taken
-    when time ran out in `close`. The last two are logged with their ids.
+    Counts in `kept_total`, by `what`: each kind, when it is stored; `left`, taken over from a process that
+    died; `refused`, what a store will never take; `lost`, what neither the disk nor, until the end, a store
+    had taken. The last two are logged with their ids.
     """
 
     def __init__(
-        self,
-        conversations: ConversationStore,
-        objects: ObjectStore,
-        metrics: Metrics,
-        backoff: Backoff | None = None,
+        self, spool: Spool, land: Mapping[str, Land], metrics: Metrics, backoff: Backoff | None = None
     ) -> None:
-        self._conversations = conversations
-        self._objects = objects
-        self._metrics = metrics
+        self._spool, self._land, self._metrics = spool, land, metrics
         self._backoff = backoff or Backoff()
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_SIZE)
+        # One thread: entries are written in the order in which they are given.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._line: deque[Path | Entry | FileLock] = deque()
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._landing = asyncio.Lock()
 
-    async def keep(self, turn: TurnRecord, recording: Samples | None) -> None:
-        """Hand over a turn and what was heard (16 kHz; not copied, so not to be written to
-        afterwards; needs the turn's `transcription_id`). Waits only while 256 are in line."""
+    async def start(self) -> None:
+        """Begin, with what dead processes left."""
+        await self._on_disk(self._spool.open)
+        for paths, lock in await self._on_disk(lambda: list(self._spool.left())):
+            if paths:
+                logger.warning("a process died before all was stored", extra={"entries": len(paths)})
+                self._metrics.kept_total.labels(what="left").inc(len(paths))
+            self._put(*paths, lock)
+        # Of its own context: this one belongs to somebody's session.
+        self._task = asyncio.create_task(self._work(), name="keeper", context=Context())
+
+    async def keep(self, entry: Entry) -> None:
+        """Hand over an entry. On return it outlives this process, unless the disk refuses it."""
         if self._closing.is_set():
             raise RuntimeError("the keeper is closed")
-        if recording is not None and turn.transcription_id is None:
-            raise ValueError("a turn with a recording needs its transcription_id")
-        if self._task is None:
-            # Of its own context: this one belongs to somebody's session.
-            self._task = asyncio.create_task(self._work(), name="keeper", context=Context())
-        if self._queue.full():
-            self._count("waited")
+        entry = replace(entry, trace_id=current_trace_id())
         try:
-            await self._queue.put(_Item(turn, recording, current_trace_id()))
-        except asyncio.CancelledError:
-            self._lose(turn)
-            raise
-        if self._task is None:  # closed while this turn waited for a place
-            self._lose_rest()
+            path = await self._on_disk(self._spool.write, entry)
+        except SpoolFull as error:
+            logger.error("not written to disk: %s", error.message, extra=_ids(entry))
+            if entry.provisional:
+                return
+            if len(self._line) >= _IN_MEMORY:
+                self._lose(entry)
+                return
+            self._put(entry)
+        else:
+            if not entry.provisional:
+                self._put(path)
 
     async def flush(self) -> None:
         """Wait until all that was handed over is stored (or refused)."""
-        await self._queue.join()
+        await self._idle.wait()
+
+    async def erase(self, owner: str) -> int:
+        """Remove all entries of `owner`; how many. None is on its way to a store any more on return."""
+        async with self._landing:
+            paths = await self._on_disk(self._spool.of, owner)
+            for path in paths:
+                await self._on_disk(self._spool.remove, path)
+        return len(paths)
 
     async def close(self, within: float = 10.0) -> None:
-        """Store what is in line, for up to `within` seconds, and stop. Idempotent."""
+        """Store what is in line, for up to `within` seconds, and stop: the rest waits on the disk for the
+        next start. Idempotent."""
         self._closing.set()
         if (task := self._task) is None:
             return
+        self._task = None
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self.flush()
         task.cancel()
         await asyncio.wait([task])
-        self._task = None
-        self._lose_rest()
+        for left in self._line:
+            if isinstance(left, Entry):
+                self._lose(left)
+            elif isinstance(left, FileLock):
+                left.release()
+        self._line.clear()
+        self._idle.set()
+        await self._on_disk(self._spool.close)
+        self._disk.shutdown()
+
+    async def _on_disk(self, work: Callable[..., _T], *given: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work, *given)
+
+    def _put(self, *items: Path | Entry | FileLock) -> None:
+        self._line += items
+        self._idle.clear()
+        self._news.set()
 
     async def _work(self) -> None:
         while True:
-            item = await self._queue.get()
-            with bind(trace_id=item.trace_id, session_id=item.turn.session_id):
-                try:
-                    await self._store(item.turn, item.recording)
-                except asyncio.CancelledError:
-                    self._lose(item.turn)
-                    raise
-                finally:
-                    self._queue.task_done()
-
-    async def _store(self, turn: TurnRecord, recording: Samples | None) -> None:
-        if recording is not None:
-            key = recording_key(turn)
-
-            async def put(samples: Samples = recording) -> None:
-                await self._objects.put(key, await asyncio.to_thread(wav_bytes, samples, SAMPLE_RATE))
-
-            if await self._insist("recording", turn, put):
-                turn = replace(turn, audio_key=key, audio_seconds=len(recording) / SAMPLE_RATE)
-        await self._insist("turn", turn, partial(self._conversations.add_turn, turn))
-
-    async def _insist(self, what: str, turn: TurnRecord, write: Callable[[], Awaitable[None]]) -> bool:
-        """Write until it succeeds; False when it never can."""
-        failures = 0
-        while True:
-            try:
-                await write()
-            except Exception as error:
-                if not (isinstance(error, ColloquyError) and error.retryable):
-                    logger.exception("the %s can never be stored", what, extra=_ids(turn))
-                    self._count("refused")
-                    return False
-                failures += 1
-                wait = self._backoff.after(failures)
-                logger.warning(
-                    "storing the %s failed, trying again in %.1f s: %s",
-                    what,
-                    wait,
-                    error,
-                    extra=_ids(turn) | {"failures": failures, "queued": self._queue.qsize()},
-                )
-                await self._pause(wait)
-                self._metrics.keep_retries_total.inc()
+            while not self._line:
+                self._idle.set()
+                self._news.clear()
+                await self._news.wait()
+            item = self._line[0]
+            if isinstance(item, Entry):
+                await self._insist(item)
+            elif isinstance(item, FileLock):
+                await self._on_disk(self._spool.done, item)
             else:
-                self._count(what)
-                return True
+                await self._take(item)
+            # Only now: what is cancelled on the way is still in line.
+            self._line.popleft()
+
+    async def _take(self, path: Path) -> None:
+        try:
+            entry = await self._on_disk(self._spool.read, path)
+        except FileNotFoundError:
+            return  # its owner has had it erased
+        except Unreadable as error:
+            # It is kept: with the key that it was written with it can be read.
+            logger.error("an entry of the spool is left where it is: %s", error.message)
+            await self._on_disk(path.rename, path.with_suffix(".unreadable"))
+            self._count("refused")
+            return
+        await self._insist(entry, path)
+        await self._on_disk(self._spool.remove, path)
+
+    async def _insist(self, entry: Entry, path: Path | None = None) -> None:
+        """Store it, however often that takes, unless it is erased meanwhile."""
+        failures = 0
+        with bind(trace_id=entry.trace_id):
+            while True:
+                try:
+                    async with self._landing:
+                        if path is not None and not await self._on_disk(path.exists):
+                            return  # its owner has had it erased
+                        await self._land[entry.kind](entry)
+                except Exception as error:
+                    if not (isinstance(error, ColloquyError) and error.retryable):
+                        logger.exception("the %s can never be stored", entry.kind, extra=_ids(entry))
+                        self._count("refused")
+                        return
+                    failures += 1
+                    wait = self._backoff.after(failures)
+                    told = _ids(entry) | {"failures": failures, "queued": len(self._line)}
+                    logger.warning(
+                        "storing the %s failed, trying again in %.1f s: %s",
+                        entry.kind,
+                        wait,
+                        error,
+                        extra=told,
+                    )
+                    await self._pause(wait)
+                    self._metrics.keep_retries_total.inc()
+                else:
+                    self._count(entry.kind)
+                    return
 
     async def _pause(self, seconds: float) -> None:
         """Sleep; when closing, time is short, so no longer than the first wait."""
@@ -171,18 +215,13 @@ class Keeper:
                 async with asyncio.timeout(seconds):
                     await self._closing.wait()
 
-    def _lose(self, turn: TurnRecord) -> None:
-        logger.error("a turn was not stored before the end", extra=_ids(turn))
+    def _lose(self, entry: Entry) -> None:
+        logger.error("the %s was not stored before the end", entry.kind, extra=_ids(entry))
         self._count("lost")
-
-    def _lose_rest(self) -> None:
-        while not self._queue.empty():
-            self._lose(self._queue.get_nowait().turn)
-            self._queue.task_done()
 
     def _count(self, what: str) -> None:
         self._metrics.kept_total.labels(what=what).inc()
 
 
-def _ids(turn: TurnRecord) -> dict[str, object]:
-    return {"session_id": turn.session_id, "turn_id": turn.id, "number": turn.number}
+def _ids(entry: Entry) -> dict[str, object]:
+    return {"kind": entry.kind, "entry_id": entry.id}

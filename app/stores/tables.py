@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -24,7 +27,9 @@ from sqlalchemy import (
     Uuid,
 )
 
-SCHEMA = "0002"
+from app.roles import Vector
+
+SCHEMA = "0005"
 """Revision of the newest migration: a database that is there already needs no alembic."""
 
 metadata = MetaData(
@@ -56,6 +61,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Floats(TypeDecorator[Vector]):
+    """A vector: float32, little-endian."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Vector | None, dialect: Dialect) -> bytes | None:
+        """To bytes."""
+        return None if value is None else value.astype("<f4").tobytes()
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Vector | None:
+        """From bytes."""
+        return None if value is None else np.frombuffer(value, "<f4").astype(np.float32)
 
 
 sessions = Table(
@@ -117,6 +137,15 @@ users = Table(
     Column("profile_seconds", Float),
 )
 
+user_keys = Table(
+    "user_keys",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("master", String(16), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 people = Table(
     "people",
     metadata,
@@ -124,6 +153,27 @@ people = Table(
     Column("owner", String(255), nullable=False, index=True),
     Column("name", String(255), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+voices = Table(
+    "voices",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False, index=True),
+    Column("person_id", Uuid(as_uuid=False), ForeignKey("people.id", ondelete="CASCADE")),
+    Column("encoder", String(255), nullable=False),
+    Column("vector", JSON, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("audio_key", String(500)),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+listened = Table(
+    "listened",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("seconds", Float, nullable=False),
 )
 
 conversations = Table(
@@ -139,6 +189,7 @@ conversations = Table(
     Column("language", String(16)),
     Column("source", String(64)),
     Column("structured", JSON),
+    Column("voices", JSON),
     Index(None, "owner", "started_at"),
     Index(None, "status", "ends_at"),
 )
@@ -176,6 +227,8 @@ memories = Table(
     ),
     Column("content", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("encoder", String(255)),
+    Column("vector", Floats),
     Index(None, "owner", "created_at"),
 )
 
@@ -193,5 +246,7 @@ action_items = Table(
     Column("description", Text, nullable=False),
     Column("completed", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("completed_at", UtcDateTime),
+    Column("due_at", UtcDateTime),
     Index(None, "owner", "created_at"),
 )

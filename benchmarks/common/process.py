@@ -76,3 +76,10 @@ async def answering(what: str, process: Process, url: str, *, seconds: float) ->
             if time.monotonic() - began > seconds:
                 raise EngineFailed(f"{what} did not answer within {seconds:.0f} s")
             await asyncio.sleep(0.2)
+
+
+def memory_mb(*, peak: bool = False) -> float:
+    """Resident memory of this process in MB, or the most that it ever was; Linux only."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024

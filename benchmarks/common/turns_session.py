@@ -46,7 +46,7 @@ class Conversation:
         async def ready() -> RoleSet:
             return roles
 
-        async def forget(session: Session, turn: Turn) -> None:
+        async def forget(session: Session, turn: Turn, complete: bool) -> None:
             pass
 
         self.session = Session(

@@ -115,3 +115,15 @@ ensure_venv() { # VENV LOCK
   fi
   explain "$venv/install.log"
 }
+
+# Has uv find PyTorch's CPU build, which the package index does not have: where pip is told to look besides, else
+# in PyTorch's own index.
+torch_cpu() { # VENV
+  local places
+  places=$(printenv PIP_FIND_LINKS || "$1/bin/python" -m pip config get global.find-links 2>/dev/null) || true
+  if [ -n "$places" ]; then
+    export UV_FIND_LINKS=$places
+  else
+    export UV_INDEX=https://download.pytorch.org/whl/cpu UV_INDEX_STRATEGY=unsafe-best-match
+  fi
+}

@@ -105,6 +105,70 @@ def test_garbage_between_good_packets(codec: str, data: st.DataObject) -> None:
     assert loudest_hz(after[-8000:]) == pytest.approx(440, abs=4)
 
 
+@pytest.mark.parametrize("codec", CODECS)
+@given(st.lists(st.one_of(st.binary(max_size=64), st.binary(min_size=1000, max_size=4000)), max_size=8))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+def test_nothing_but_garbage(codec: str, packets: list[bytes]) -> None:
+    """A stream that begins with it, or holds nothing else: an error that says so, or some sound."""
+    decoder = packet_decoder(codec, RATE)
+    for packet in packets:
+        try:
+            heard = decoder.decode(packet)
+            assert heard.dtype == np.float32 and heard.ndim == 1 and np.isfinite(heard).all()
+            assert float(np.abs(heard).max(initial=0)) <= 1
+        except BadAudio as error:
+            assert error.field in ("data", "sample_rate")
+    after = np.concatenate([decoder.decode(p) for p in PACKERS[codec](tone(1.0))])
+    assert loudest_hz(after[-8000:]) == pytest.approx(440, abs=4)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_no_packet_is_an_error_or_short(codec: str) -> None:
+    """Empty, next to nothing, or as much as a message may hold: it takes no long time and no memory."""
+    decoder = packet_decoder(codec, RATE)
+    with pytest.raises(BadAudio):
+        decoder.decode(b"")
+    huge = 1 << 20
+    for packet in (b"\x00", b"\xff\xff", bytes(huge + 1), b"\xff" * (huge + 1)):
+        try:
+            assert len(decoder.decode(packet)) <= huge
+        except BadAudio:
+            continue
+    after = np.concatenate([decoder.decode(p) for p in PACKERS[codec](tone(1.0))])
+    assert loudest_hz(after[-8000:]) == pytest.approx(440, abs=4)
+
+
+@pytest.mark.parametrize("name", ["opus", "opus_fs320"])
+@pytest.mark.parametrize("rate", [8000, 16_000, 48_000])
+@pytest.mark.parametrize("tenths", [25, 50, 100, 200, 400, 600])
+def test_opus_packets_say_how_long_they_are(name: str, rate: int, tenths: int) -> None:
+    """Of 2.5 to 60 ms, whatever the codec's name promises and whatever rate it was made at."""
+    from opuslib_next import Encoder
+
+    t = np.arange(2 * rate) / rate
+    sound = (0.4 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    frame = rate * tenths // 10_000
+    encoder, decoder = Encoder(rate, 1, "audio"), packet_decoder(name, RATE)
+    packets = [
+        encoder.encode_float(sound[at : at + frame].tobytes(), frame)
+        for at in range(0, len(sound) - frame + 1, frame)
+    ]
+    heard = [decoder.decode(packet) for packet in packets]
+    assert {len(h) for h in heard} == {RATE * tenths // 10_000}
+    assert loudest_hz(np.concatenate(heard)[8000:24_000]) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_lost_packets_make_the_sound_shorter(codec: str) -> None:
+    """Nothing on this wire marks a loss, so nothing is made up for it."""
+    packets = PACKERS[codec](tone(2.0))
+    whole, decoder = packet_decoder(codec, RATE), packet_decoder(codec, RATE)
+    all_of_it = sum(len(whole.decode(p)) for p in packets)
+    kept = [p for i, p in enumerate(packets) if i % 8 != 7]
+    heard = np.concatenate([decoder.decode(p) for p in kept])
+    assert len(heard) == pytest.approx(all_of_it * len(kept) / len(packets), rel=0.03)
+
+
 def test_decoders_of_lc3_are_let_go() -> None:
     decoder = packet_decoder("lc3_fs1030", RATE)
     decoder.decode(bytes(30))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import zlib
 from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
@@ -11,6 +13,7 @@ from app.roles import (
     SAMPLE_RATE,
     AudioChunk,
     ChatMessage,
+    Embeddings,
     EngineFailed,
     EngineInfo,
     Job,
@@ -130,6 +133,24 @@ class ToneTts:
             yield AudioChunk(np.full(int(seconds * self.sample_rate), 0.5, np.float32), self.sample_rate)
         finally:
             self.running -= 1
+
+    async def close(self) -> None:
+        pass
+
+
+class WordEmbedding:
+    """Texts lie near each other that have words in common, whatever their order."""
+
+    info = EngineInfo("embedding", "words", "crc32")
+    dimensions = 4096
+
+    async def embed(self, texts: Sequence[str], job: Job) -> Embeddings:
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for n, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                vectors[n, zlib.crc32(word.encode()) % self.dimensions] = 1
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        return Embeddings(vectors, 0)
 
     async def close(self) -> None:
         pass

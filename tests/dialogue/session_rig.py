@@ -28,6 +28,7 @@ class Rig:
         self.stt, self.llm, self.tts = CountingStt(), ScriptedLlm(), ToneTts()
         self.roles = RoleSet(LoudVad(), self.stt, quick or self.stt, self.llm, self.tts)
         self.kept: list[Turn] = []
+        self.said: list[str] = []
         self.recordings: list[int] = []
         self.events: list[events.Event] = []
         self.guesses: list[str] = []
@@ -46,9 +47,12 @@ class Rig:
     async def _ready(self) -> RoleSet:
         return self.roles
 
-    async def _keep(self, session: Session, turn: Turn) -> None:
-        self.kept.append(turn)
-        self.recordings.append(len(turn.recording) if turn.recording is not None else 0)
+    async def _keep(self, session: Session, turn: Turn, complete: bool) -> None:
+        if complete:
+            self.kept.append(turn)
+            self.recordings.append(len(turn.recording) if turn.recording is not None else 0)
+        else:
+            self.said.append(turn.transcript)
 
     async def hear(self, *parts: Samples) -> None:
         """Give sound in 20 ms pieces, as fast as it is taken."""
@@ -58,9 +62,11 @@ class Rig:
         while self.session._inbox._seconds > 0.001:
             await asyncio.sleep(0.001)
 
-    async def until(self, kind: type[events.Event], count: int = 1) -> list[events.Event]:
+    async def until(
+        self, kind: type[events.Event], count: int = 1, *, seconds: float = 10
+    ) -> list[events.Event]:
         """Wait for the `count`-th event of a kind; gives those so far."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(seconds):
             while len(found := self.all(kind)) < count:
                 await asyncio.sleep(0.002)
         return found

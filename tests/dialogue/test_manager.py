@@ -51,7 +51,7 @@ class House:
             stt = CountingStt()
             return RoleSet(LoudVad(), stt, stt, ScriptedLlm(), ToneTts())
 
-        async def keep(session: Session, turn: Turn) -> None:
+        async def keep(session: Session, turn: Turn, complete: bool) -> None:
             pass
 
         return Session(session_id, SessionConfig(), roles=roles, on_turn=keep)

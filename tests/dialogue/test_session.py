@@ -12,8 +12,10 @@ from scripted import CountingStt, silence, speech
 from session_rig import Rig
 
 from app.dialogue import events
+from app.dialogue import session as sessions
 from app.dialogue.config import SessionConfig, TurnConfig
 from app.dialogue.session import Session
+from app.dialogue.turn import Turn
 from app.roles import RoleSet
 
 
@@ -386,3 +388,41 @@ async def test_a_cough_right_after_the_question_does_not_cost_the_answer(rig: Ri
     [done] = await rig.until(events.TurnComplete)
     assert isinstance(done, events.TurnComplete)
     assert not done.interrupted and done.reply == rig.llm.text
+
+
+async def test_a_client_is_told_of_a_turn_when_it_is_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, go = rig._keep, asyncio.Event()
+
+    async def slow(session: Session, turn: Turn, complete: bool) -> None:
+        await go.wait()
+        await kept(session, turn, complete)
+
+    monkeypatch.setattr(rig.session, "_on_turn", slow)
+    monkeypatch.setattr(sessions, "_TELL_S", 60.0)
+    await rig.hear(speech(1.0), silence(1.0))
+    await rig.until(events.TurnComplete)
+    assert not [e for _, e in rig.session.outbox.since(0) if isinstance(e, events.Final | events.ReplyText)]
+    go.set()
+    async with asyncio.timeout(10):
+        while not any(isinstance(e, events.TurnComplete) for _, e in rig.session.outbox.since(0)):
+            await asyncio.sleep(0.002)
+    told = [type(e).__name__ for _, e in rig.session.outbox.since(0)]
+    assert told.index("Final") < told.index("ReplyText") < told.index("TurnComplete")
+    assert rig.said == ["one two three four"] and len(rig.kept) == 1
+
+
+async def test_a_disk_that_hangs_does_not_keep_the_client_waiting(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = asyncio.Event()
+
+    async def never(session: Session, turn: Turn, complete: bool) -> None:
+        await go.wait()
+
+    monkeypatch.setattr(rig.session, "_on_turn", never)
+    monkeypatch.setattr(sessions, "_TELL_S", 0.05)
+    await rig.hear(speech(1.0), silence(1.0))
+    async with asyncio.timeout(10):
+        while not any(isinstance(e, events.TurnComplete) for _, e in rig.session.outbox.since(0)):
+            await asyncio.sleep(0.01)
+    go.set()

@@ -30,11 +30,16 @@ EXPECTED = {
     "colloquy_errors_total": ("counter", ("code",)),
     "colloquy_speculations_total": ("counter", ("outcome",)),
     "colloquy_model_load_seconds": ("gauge", ("role",)),
+    "colloquy_wearable_packets_total": ("counter", ("codec", "result")),
+    "colloquy_wearable_closes_total": ("counter", ("code",)),
     "colloquy_reply_pauses_total": ("counter", ("outcome",)),
     "colloquy_shed_total": ("counter", ("what",)),
     "colloquy_workers_wait_seconds": ("histogram", ("urgency",)),
     "colloquy_kept_total": ("counter", ("what",)),
     "colloquy_keep_retries_total": ("counter", ()),
+    "colloquy_swept_total": ("counter", ("what",)),
+    "colloquy_swept_bytes_total": ("counter", ()),
+    "colloquy_last_sweep_timestamp_seconds": ("gauge", ()),
 }
 
 

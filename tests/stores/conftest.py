@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from s3_server import S3Server, s3_server
 
 from app.stores.folder import open_folder
 from app.stores.interfaces import ConversationStore, ObjectStore
+from app.stores.s3 import open_bucket
 from app.stores.sql import open_conversations, sqlite_url
 
 
@@ -20,6 +23,16 @@ async def conversations(request: pytest.FixtureRequest, tmp_path: Path) -> Async
     await store.close()
 
 
-@pytest_asyncio.fixture(params=["folder"])
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for all tests that let it run; each makes a bucket of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=["folder", "s3"])
 async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return await open_folder(tmp_path / "data" / "objects")
+    if request.param == "folder":
+        return await open_folder(tmp_path / "data" / "objects")
+    server: S3Server = request.getfixturevalue("s3")
+    return open_bucket(f"{server.bucket(f'b-{uuid4().hex}')}/a/prefix", server.access)

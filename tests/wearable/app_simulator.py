@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-import av
-import numpy as np
-import numpy.typing as npt
 from serving import Server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-Sound = npt.NDArray[np.float32]
+from benchmarks.common.wearables import PACKERS, aac, lc3, opus, pcm
+
+__all__ = ["PACKERS", "App", "Crash", "aac", "app", "check_conversation", "lc3", "opus", "pcm"]
+
 Json = dict[str, Any]
 
 RECONNECT_S = 15.0
@@ -237,67 +237,3 @@ async def app(
         await phone.socket.close()
         assert phone._reader is not None
         await phone._reader
-
-
-# --- packets ------------------------------------------------------------------------------------------
-
-
-def pcm(sound: Sound, frame: int = 320) -> list[bytes]:
-    data = (np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes()
-    return [data[at : at + 2 * frame] for at in range(0, len(data), 2 * frame)]
-
-
-def opus(sound: Sound, frame: int) -> list[bytes]:
-    from opuslib_next import Encoder
-
-    encoder = Encoder(16000, 1, "voip")
-    sound = np.concatenate([sound, np.zeros(-len(sound) % frame, np.float32)])
-    return [
-        encoder.encode_float(sound[at : at + frame].tobytes(), frame) for at in range(0, len(sound), frame)
-    ]
-
-
-def lc3(sound: Sound) -> list[bytes]:
-    import lc3 as codec
-
-    encoder = codec.Encoder(10_000, 16_000)
-    sound = np.concatenate([sound, np.zeros(-len(sound) % 160, np.float32)])
-    return [encoder.encode(sound[at : at + 160], 30) for at in range(0, len(sound), 160)]
-
-
-def aac(sound: Sound, *, header: bool = True) -> list[bytes]:
-    encoder: Any = av.CodecContext.create("aac", "w")
-    encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = 16000, "mono", "fltp", 48_000
-    encoder.open()
-    packets = []
-    for at in [*range(0, len(sound) - 1023, 1024), None]:
-        frame = None
-        if at is not None:
-            frame = av.AudioFrame.from_ndarray(
-                sound[np.newaxis, at : at + 1024], format="fltp", layout="mono"
-            )
-            frame.sample_rate, frame.pts = 16000, at
-        for packet in encoder.encode(frame):
-            data = bytes(packet)
-            size = len(data) + 7
-            head = [
-                0xFF,
-                0xF1,
-                1 << 6 | 8 << 2,
-                1 << 6 | size >> 11,
-                size >> 3 & 255,
-                (size & 7) << 5 | 31,
-                252,
-            ]
-            packets.append(bytes(head) + data if header else data)
-    return packets
-
-
-PACKERS: dict[str, Callable[[Sound], list[bytes]]] = {
-    "opus": lambda sound: opus(sound, 160),
-    "opus_fs320": lambda sound: opus(sound, 320),
-    "pcm8": pcm,
-    "pcm16": pcm,
-    "aac": aac,
-    "lc3_fs1030": lc3,
-}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialogue.scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts
+from dialogue.scripted import CountingStt, LoudVad, ScriptedLlm, ToneTts, WordEmbedding
 from serving import Server, make_settings, scripted
 
 KEYS = [f"key-number-{n}" for n in range(100)]
@@ -26,7 +26,13 @@ MADE = {
 
 @pytest.fixture(scope="module")
 def engines() -> dict[str, Any]:
-    return {"vad": LoudVad(), "stt": CountingStt(), "llm": ScriptedLlm(json.dumps(MADE)), "tts": ToneTts()}
+    return {
+        "vad": LoudVad(),
+        "stt": CountingStt(),
+        "llm": ScriptedLlm(json.dumps(MADE)),
+        "tts": ToneTts(),
+        "embedding": WordEmbedding(),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,12 @@ def small(tmp_path_factory: pytest.TempPathFactory, engines: dict[str, Any]) -> 
     given = make_settings(data / "none", data, api_keys=KEYS, max_sessions=3, speaker_provider="none")
     with scripted(given, **engines) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def keys() -> list[str]:
+    """Those that a server takes."""
+    return KEYS
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from app_simulator import PACKERS, App, Sound, app, check_conversation
+from app_simulator import PACKERS, App, app, check_conversation
 from serving import Server
 
 import corpus
+from app.roles import Samples
 
 FIRST = ("austen-920", "cities-1")
 SECOND = ("austen-930", "cities-2")
 GAP_S = 1.5
 
 
-def spoken(names: tuple[str, ...]) -> tuple[Sound, str]:
+def spoken(names: tuple[str, ...]) -> tuple[Samples, str]:
     """Recordings with pauses between, and their text."""
     found = {r.id: r for r in corpus.recordings()}
     silence = np.zeros(int(GAP_S * 16000), np.float32)

@@ -91,3 +91,32 @@ test("a lost session closes what was open, but not what it never saw", () => {
   conversation.apply(token("new", "Answer"));
   assert.deepEqual([sent.id, unsent.id, unsent.reply], [null, "new", "Answer"]);
 });
+
+const called = (turn_id, call_id, name = "weather") => ({ type: "tool_call", turn_id, call_id, name, arguments: "{}" });
+const gave = (turn_id, call_id, ok, text) => ({ type: "tool_result", turn_id, call_id, ok, text, ms: 12.4 });
+
+test("functions that are called belong to the turn, with what they gave", () => {
+  const conversation = new Conversation();
+  const typed = conversation.say("How is it outside?");
+  conversation.apply(called("t1", "a"));
+  assert.equal(typed.id, "t1");
+  assert.equal(conversation.apply(called("t1", "a")), null, "told again after a resume");
+  conversation.apply(called("t1", "b", "now"));
+  conversation.apply(gave("t1", "b", true, "noon"));
+  conversation.apply(gave("t1", "a", false, "no such city"));
+  assert.deepEqual(typed.calls.map((call) => [call.name, call.state, call.result]), [
+    ["weather", "failed", "no such city"],
+    ["now", "done", "noon"],
+  ]);
+  assert.equal(conversation.apply(gave("t1", "unknown", true, "")), null);
+});
+
+test("a function that runs when the reply is stopped gives nothing any more", () => {
+  const stopped = { type: "interrupted", turn_id: "t1", reason: "speech", heard_text: "" };
+  for (const end of [stopped, complete("t1", "Hi.", ""), null]) {
+    const conversation = converse(final("t1", "Hi."), called("t1", "a"));
+    if (end) conversation.apply(end);
+    else conversation.closeAll(0);
+    assert.equal(conversation.turns[0].calls[0].state, "stopped");
+  }
+});

@@ -24,15 +24,19 @@ from app.api.opening import open_listener
 from app.api.wearable.clock import StreamClock
 from app.api.wearable.conversations import Current
 from app.api.wearable.hearing import listening
+from app.api.wearable.introductions import Introductions
+from app.api.wearable.limits import Limits, close_code
 from app.api.wearable.query import Wish, heard_language
-from app.api.wearable.segments import Json, Segment, Segments, Who
+from app.api.wearable.segments import Json, Segment, Segments, Who, segment_json, whose
+from app.api.wearable.shapes import of_record
 from app.api.wearable.suggested import assignment, suggested
 from app.api.wearable.transcript import Transcript
 from app.audio.packets import packet_decoder
 from app.dialogue.endpointing import FRAME
-from app.dialogue.events import Event, Failed, Final, Notice, SpeechStopped
+from app.dialogue.events import USER, Event, Failed, Final, Named, Notice, SpeechStopped
 from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
+from app.dialogue.who import Change
 from app.roles import BadAudio, BadInput, Busy, ColloquyError, Misconfigured, Samples
 
 log = logging.getLogger(__name__)
@@ -44,21 +48,27 @@ _TICK_S = 1.0
 _SEND_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
 _LAST_WORDS_S = 60.0
+_CALM_S = 20.0
+"""For the last words while the phone still reads."""
 _LONGEST_TEXT = 1 << 20
+_ENGLISH_ONLY = "this server hears English only; started with LANGUAGE=auto it hears others too"
 _KEEP_ALIVE = 2
 """Messages of no more bytes are no packets."""
 _BAD_PACKETS = 50
 _FAILURES = 3
+_AT_ONCE = 100
+"""Segments in an array: when a speaker is recognised, many change."""
 _AHEAD = 2
 """So many utterances may lack their final words before a phone that sends faster than we hear waits."""
 
 
 class Close(Exception):
-    """The connection is to be closed, with this code and for this reason."""
+    """The connection is to be closed, with this code and for this reason; `calmly` after what was sent is
+    heard and shown."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, *, calmly: bool = False) -> None:
         super().__init__(reason)
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.calmly = code, reason, calmly
 
 
 class Dead(Exception):
@@ -80,9 +90,10 @@ async def close(socket: WebSocket, code: int, reason: str) -> None:
 class Connection:
     """A `Listener` of its owner's conversations."""
 
-    def __init__(self, context: Context, socket: WebSocket, owner: str, wish: Wish) -> None:
+    def __init__(self, context: Context, socket: WebSocket, owner: str, wish: Wish, limits: Limits) -> None:
         self._context, self._days = context, context.days
         self._socket, self._owner, self._wish = socket, owner, wish
+        self._limits = limits
         self._sending = asyncio.Lock()
         self._settling = asyncio.Lock()
         self._session: Session | None = None
@@ -93,11 +104,17 @@ class Connection:
         self._drained = asyncio.Event()
         self._clock = StreamClock()
         self._provider = ""
+        self._diarized = False
+        self._followed_to = 0
         # The conversation that this stream's words go to, and those that hold words not stored yet.
         self._place: tuple[Current, Segments] | None = None
         self._unsettled: list[tuple[Current, Segments]] = []
         self._resumed: Segment | None = None
-        self._who: dict[int, Who] = {}
+        self._around = context.who_heard(owner) if wish.custom_stt else context.who_around(owner)
+        self._around.recognise_user = wish.include_speech_profile
+        self._around.look_again()
+        self._kept_voices = 0
+        self._names = Introductions(self._around, context.diary, owner, self.tell)
         self._events: asyncio.Queue[Json] = asyncio.Queue()
         self._pending: dict[str, Json] = {}
         self._gone: list[str] = []
@@ -112,7 +129,8 @@ class Connection:
         ping = asyncio.create_task(self._while_read(self._ping()))
         follow = asyncio.create_task(self._listen())
         senders = map(self._while_read, (self._show_news(), self._tell_events()))
-        tasks = [ping, follow, *map(asyncio.create_task, (self._read(), self._watch(), *senders))]
+        read = asyncio.create_task(self._read())
+        tasks = [ping, follow, read, *map(asyncio.create_task, (self._watch(), *senders))]
         ending: tuple[int, str] = (1011, "something failed inside")
         try:
             try:
@@ -123,22 +141,27 @@ class Connection:
                 ending = (1001, "the server is stopping")
             except Close as end:
                 ending = (end.code, end.reason)
+                if end.calmly:
+                    await self._end_calmly(follow, read)
             except Dead as dead:
                 await self._status("stt_failed", dead.reason, dead)
                 ending = (dead.code, dead.reason)
             except ColloquyError as error:
                 log.warning("a wearable cannot be served: %s", error.message)
-                ending = (1011, error.message)
+                ending = (close_code(error, 1011), error.message)
             except FellBehind:
                 ending = (1001, "it was read too slowly to keep")
             except TimeoutError:
                 ending = (1001, "nothing was read for too long")
             except WebSocketDisconnect:
-                pass
+                ending = (0, "")
+            if ending[0]:
+                self._context.metrics.wearable_closes_total.labels(str(ending[0])).inc()
             for task in tasks:
                 if task is not follow:
                     task.cancel()
-            await close(self._socket, *ending)
+            if ending[0]:
+                await close(self._socket, *ending)
             await self._last_words(follow)
         finally:
             for task in tasks:
@@ -156,6 +179,15 @@ class Connection:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
             log.debug("connection lost: %r", gone)
             await asyncio.Event().wait()
+
+    async def _end_calmly(self, follow: asyncio.Task[None], read: asyncio.Task[None]) -> None:
+        """Take nothing more, and show what was heard before the end comes."""
+        read.cancel()
+        with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+            async with asyncio.timeout(_CALM_S):
+                await self._last_words(follow)
+                while self._pending or self._gone:
+                    await self._send_news()
 
     async def _last_words(self, follow: asyncio.Task[None]) -> None:
         """What was sent is heard to its end."""
@@ -178,6 +210,7 @@ class Connection:
                 segments.fix("", 0.0, 0.0, segments.last_who)
                 self._days.show(self._owner, *segments.take())
             await self._settle_or_log()
+            await self._limits.end(self._heard_s)
         finally:
             self._days.leave(self, self._owner)
             if self._session is not None:
@@ -188,6 +221,17 @@ class Connection:
     def tell(self, event: Json) -> None:
         """See `Listener`."""
         self._events.put_nowait(event)
+
+    def learnt(self, change: Change) -> None:
+        """See `Listener`."""
+        if self._place is not None:
+            self._place[1].learnt(change)
+            self._days.show(self._owner, *self._place[1].take())
+
+    @property
+    def live(self) -> set[str]:
+        """See `Listener`."""
+        return self._place[1].live if self._place is not None else set()
 
     def show(self, segments: Iterable[Json], deleted: Iterable[str]) -> None:
         """See `Listener`."""
@@ -221,14 +265,21 @@ class Connection:
         """Segments that are new or changed, not more often than the app can draw them."""
         while True:
             await self._news.wait()
-            self._news.clear()
-            if self._gone:
-                gone, self._gone = self._gone, []
-                await self._send_json({"type": "segments_deleted", "segment_ids": gone})
-            if self._pending:
-                pending, self._pending = self._pending, {}
-                await self._send_json(sorted(pending.values(), key=lambda s: float(s["start"])))
+            await self._send_news()
             await asyncio.sleep(_SHOW_S)
+
+    async def _send_news(self) -> None:
+        self._news.clear()
+        if self._gone:
+            gone, self._gone = self._gone, []
+            await self._send_json({"type": "segments_deleted", "segment_ids": gone})
+        if self._pending:
+            shown = sorted(self._pending.values(), key=lambda s: float(s["start"]))[:_AT_ONCE]
+            for segment in shown:
+                del self._pending[segment["id"]]
+            if self._pending:
+                self._news.set()
+            await self._send_json(shown)
 
     async def _tell_events(self) -> None:
         while True:
@@ -243,6 +294,8 @@ class Connection:
             )
         except (BadInput, Misconfigured) as error:
             raise Close(1008, error.message) from error
+        packets = self._context.metrics.wearable_packets_total
+        good = packets.labels(self._wish.codec, "ok")
         while True:
             message = await self._socket.receive()
             self._arrived = time.monotonic()
@@ -250,13 +303,17 @@ class Connection:
                 raise WebSocketDisconnect(message.get("code", 1005))
             if (data := message.get("bytes")) is None:
                 await self._control(message.get("text") or "")
-            elif len(data) > _KEEP_ALIVE:
+            elif len(data) <= _KEEP_ALIVE:
+                packets.labels(self._wish.codec, "keep_alive").inc()
+            else:
                 self._counts["packets"] += 1
                 try:
                     samples = decoder.decode(data)
                 except BadAudio as error:
+                    packets.labels(self._wish.codec, "bad").inc()
                     self._bad_packet(error)
                     continue
+                good.inc()
                 if not self._wish.custom_stt and len(samples):
                     await self._hear(samples)
 
@@ -275,6 +332,8 @@ class Connection:
             await self._calm.wait()
         self._clock.arrives(self._session.heard_s, time.time())
         await self._session.hear(samples)
+        if (current := self._days.current(self._owner)) is not None:
+            current.sent_to = max(current.sent_to, self._clock.at(self._session.heard_s))
         self._arrived = time.monotonic()
 
     async def _control(self, text: str) -> None:
@@ -298,16 +357,21 @@ class Connection:
 
     async def _assign(self, message: Json) -> None:
         """The user says who it is that speaks."""
-        people = {p.id for p in await self._context.diary.people(self._owner)}
+        people = {p.id: p.name for p in await self._context.diary.people(self._owner)}
         if (found := assignment(message, people)) is None:
             self._counts["ignored"] += 1
             return
         who, ids = found
-        self._who[who.number] = who
+        id_ = who.person_id or USER
+        self._around.assign(who.number, Named(id_, people.get(id_, USER)))
         await self._settle()
         if self._place is not None:
             self._place[1].assign(ids, who)
-        await self._context.diary.assign(self._owner, ids, who.person_id, who.is_user)
+            self._days.show(self._owner, *self._place[1].take())
+        live = self.live
+        changed = await self._context.diary.assign(self._owner, ids, who.person_id, who.is_user)
+        told = [segment_json(of_record(s)) for s in changed if s.id not in live | self.live]
+        self._days.show(self._owner, told, ())
 
     async def _suggested(self, message: Json) -> None:
         """What the app itself recognised."""
@@ -316,7 +380,7 @@ class Connection:
             began = self._clock.at(said.start)
             current, segments = self._at(began, said.provider)
             ended = max(began, self._clock.at(said.end))
-            who = self._who.get(said.who.number, said.who)
+            who = self._whose(said.who.label)
             segments.fix(said.text, began - current.started_at, ended - current.started_at, who)
             current.last_at = max(current.last_at, ended)
             self._days.show(self._owner, *segments.take())
@@ -329,11 +393,17 @@ class Connection:
         await self._status("initiating", "Connecting")
         try:
             language = heard_language(self._context, self._wish)
+            if language is not None and self._wish.language is None:
+                self.tell({"type": "notice", "code": "ENGLISH_ONLY", "message": _ENGLISH_ONLY})
         except BadInput as error:
             raise Dead("config_error", error.message, retryable=False, code=1008) from error
         self._resumed = await self._days.join(self, self._owner, self._wish.timeout_s)
         current = self._days.current(self._owner)
-        self._clock = StreamClock(current.last_at if current is not None else 0.0)
+        if current is not None and not self._wish.custom_stt and self._resumed is not None:
+            if elsewhere := self._days.voices_elsewhere(current, fresh=not self._around.version):
+                self._around.restore(elsewhere)
+            self._kept_voices = self._around.version
+        self._clock = StreamClock(max(current.last_at, current.sent_to) if current is not None else 0.0)
         await self._status("in_progress_conversations_processing", "Looking for conversations in progress")
         if done := await self._context.diary.conversations(self._owner, ("completed",), 1):
             self.tell({"type": "last_memory", "memory_id": done[0].id})
@@ -345,18 +415,21 @@ class Connection:
             await asyncio.Event().wait()
         try:
             config = listening(self._context, language)
+            self._diarized = config.diarize
             session = self._session = await open_listener(
-                self._context, self._owner, config, self, self._context.who_around(self._owner)
+                self._context, self._owner, config, self, self._around.label
             )
         except Busy as error:
             raise Dead("upstream_error", error.message, retryable=True) from error
         self._opened.set()
         ready = asyncio.create_task(self._ready(session))
         try:
-            async for _, event in session.outbox.follow(0):
+            async for number, event in session.outbox.follow(0):
                 self._take(event, ready=ready.done())
+                await self._names.suggest()
                 if self._place is not None and self._place[1].firm:
                     await self._settle_or_log()
+                self._followed_to = number
         finally:
             ready.cancel()
             await asyncio.wait([ready])
@@ -393,15 +466,23 @@ class Connection:
         ended = max(began, self._clock.at(end))
         who = segments.last_who
         if label is not None:
-            who = Who(label)
-            who = self._who.get(who.number, who)
-        told = segments.fix if firm else segments.show
+            who = self._whose(label)
         # The better recogniser may hear it begin before what was first shown of the conversation.
         start, end = max(0.0, began - current.started_at), max(0.0, ended - current.started_at)
-        told(text, start, end, who)
+        if firm:
+            segments.fix(text, start, end, None if label is None and self._diarized else who)
+        else:
+            segments.show(text, start, end, who)
         if text:
             current.last_at = max(current.last_at, ended)
+        if text and firm and not who.is_user and who.person_id is None:
+            self._names.said(who.number, text, segments.last_id)
         self._days.show(self._owner, *segments.take())
+
+    def _whose(self, label: str) -> Who:
+        """A voice, and whose it is as far as that is known now."""
+        number = self._around.current(Who(label).number)
+        return whose(number, self._around.person(number))
 
     def _at(self, began: float, provider: str) -> tuple[Current, Segments]:
         """Where words go that began then: into the conversation that goes on, or a new one."""
@@ -439,8 +520,12 @@ class Connection:
                 current, segments = place
                 firm, segments.firm = segments.firm, {}
                 if firm:
+                    version, voices = self._around.version, None
+                    if version != self._kept_voices and not self._wish.custom_stt:
+                        voices = self._around.state()
                     try:
-                        await self._days.keep(current, list(firm.values()))
+                        await self._days.keep(current, list(firm.values()), voices)
+                        self._kept_voices = version
                     except BaseException:
                         segments.firm = firm | segments.firm
                         raise
@@ -462,15 +547,23 @@ class Connection:
             if time.monotonic() - self._arrived > _IDLE_S:
                 raise Close(1001, "nothing came for 90 seconds")
             await self._settle_or_log()
+            await self._limits.check(self._heard_s)
+            if self._limits.time_is_up(speaking=bool(self._transcript.behind)):
+                raise Close(1001, "a connection may be no longer than this here: come back", calmly=True)
             current = self._days.current(self._owner)
             if current is not None and self._now() - current.last_at > current.timeout_s:
                 self._days.end_soon(self._owner)
+
+    @property
+    def _heard_s(self) -> float:
+        return self._session.heard_s if self._session is not None else 0.0
 
     def _now(self) -> float:
         """What time it is for what is heard: not yet now while sound waits to be listened to."""
         session = self._session
         if session is None:
             return 0.0 if not self._wish.custom_stt else time.time()
-        if self._transcript.behind or session.heard_s - session.listened_s > _TICK_S:
+        behind = self._transcript.behind or session.outbox.last_seq > self._followed_to
+        if behind or session.heard_s - session.listened_s > _TICK_S:
             return 0.0
         return max(time.time(), self._clock.at(session.heard_s))

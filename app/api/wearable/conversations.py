@@ -7,16 +7,18 @@ the diary gives each to one of them. Here is only what the connections of this p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from app.api.wearable.segments import Json, Segment, segment_json
+from app.api.wearable.segments import Json, Segment, segment_json, whose
 from app.api.wearable.shapes import conversation_json, of_record, to_record
-from app.roles import ColloquyError
+from app.dialogue.who import Change
+from app.roles import BadInput, Busy, ColloquyError
 from app.stores.diary import ConversationRecord, Diary, SegmentRecord
 
 log = logging.getLogger(__name__)
@@ -30,13 +32,25 @@ _LEAVE_S = 10.0
 _RESENT = 20
 """Segments told again to who comes back: the connection may have broken before they arrived."""
 
-Structure = Callable[[ConversationRecord, Sequence[SegmentRecord]], Awaitable[ConversationRecord | None]]
-"""Makes something of a conversation and completes it in the diary; None if there was nothing in it."""
+
+class Structure(Protocol):
+    """Makes something of conversations."""
+
+    async def __call__(
+        self, record: ConversationRecord, segments: Sequence[SegmentRecord]
+    ) -> ConversationRecord | None:
+        """Make something of a conversation and complete it in the diary; None if there was nothing in it."""
+
+    async def again(
+        self, record: ConversationRecord, segments: Sequence[SegmentRecord]
+    ) -> ConversationRecord:
+        """Make something else of one that is completed. Raises why nothing was: then all stays as it was."""
 
 
 @dataclass(slots=True, eq=False)
 class Current:
-    """A conversation in progress. Times are Unix times in s; `last_at` is where its last words end."""
+    """A conversation in progress. Times are Unix times in s; `last_at` is where its last words end, `sent_to`
+    where the sound ends in which there may be more."""
 
     owner: str
     started_at: float
@@ -46,8 +60,13 @@ class Current:
     source: str | None = None
     id: str = ""
     stored: bool = False
+    sent_to: float = 0.0
+    voices: Json | None = None
+    """What the process that last stored it knew of the speakers, until somebody goes on with that."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while stored segments are changed."""
 
-    def record(self) -> ConversationRecord:
+    def record(self, voices: Json | None = None) -> ConversationRecord:
         """As it is kept."""
         return ConversationRecord(
             id=self.id,
@@ -58,6 +77,7 @@ class Current:
             ends_at=_instant(self.last_at + self.timeout_s),
             language=self.language,
             source=self.source,
+            voices=voices,
         )
 
 
@@ -76,6 +96,13 @@ class Listener(Protocol):
     async def settle(self) -> None:
         """Store what is firm."""
 
+    def learnt(self, change: Change) -> None:
+        """More is known of whose voices there are: change what is not stored yet."""
+
+    @property
+    def live(self) -> set[str]:
+        """Segments whose text may still change."""
+
 
 class Conversations:
     """The conversations of this process's connections. `start` before use."""
@@ -86,9 +113,13 @@ class Conversations:
         self._current: dict[str, Current] = {}
         self._listeners: dict[str, list[Listener]] = {}
         self._joining = asyncio.Lock()
+        # Connections that are about to be told what is stored, and what they were told meanwhile.
+        self._joins: dict[Listener, set[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
+        self._again: set[str] = set()
+        self._id = uuid.uuid4().hex
 
     def start(self) -> None:
         """Begin to look for conversations that nobody ended."""
@@ -121,6 +152,8 @@ class Conversations:
                 current = None
             for record in kept:
                 if current is not None and record.id == current.id:
+                    current.last_at = max(current.last_at, record.finished_at.timestamp())
+                    current.voices = record.voices
                     continue
                 if current is None and record.ends_at > datetime.now(UTC):
                     current = self._current[owner] = _resumed(record)
@@ -128,14 +161,21 @@ class Conversations:
                     self._spawn(self._finish(record))
             if current is not None:
                 current.timeout_s = timeout_s
-            others = self._listeners.setdefault(owner, [])
-            alone = not others
-            others.append(listener)
-        if current is None or not current.stored:
-            return None
-        last = (await self._diary.segments([current.id], _RESENT))[current.id]
-        listener.show([segment_json(of_record(s)) for s in last], ())
-        return of_record(last[-1]) if last and alone else None
+            others = list(self._listeners.setdefault(owner, []))
+            self._listeners[owner].append(listener)
+        newer = self._joins[listener] = set()
+        try:
+            # What they have shown is stored before it is read here; what they show from now on, we are shown.
+            for other in others:
+                with contextlib.suppress(ColloquyError):
+                    await other.settle()
+            if current is None or not current.stored:
+                return None
+            last = (await self._diary.segments([current.id], _RESENT))[current.id]
+        finally:
+            del self._joins[listener]
+        listener.show([segment_json(of_record(s)) for s in last if s.id not in newer], ())
+        return of_record(last[-1]) if last and not others else None
 
     def leave(self, listener: Listener, owner: str) -> None:
         """A connection has ended; the conversation waits for another one. Idempotent."""
@@ -154,6 +194,8 @@ class Conversations:
         if segments or deleted:
             for listener in self._listeners.get(owner, ()):
                 listener.show(segments, deleted)
+                if (newer := self._joins.get(listener)) is not None:
+                    newer.update(s["id"] for s in segments)
 
     def tell(self, owner: str, event: Json) -> None:
         """Tell all of `owner`'s connections."""
@@ -174,13 +216,58 @@ class Conversations:
         self._current[owner] = current
         return current
 
-    async def keep(self, current: Current, segments: Sequence[Segment]) -> None:
-        """Store segments of a conversation. If somebody has ended it, the next words begin another."""
+    async def keep(self, current: Current, segments: Sequence[Segment], voices: Json | None = None) -> None:
+        """Store segments of a conversation, and what is known of its speakers if that changed. If somebody
+        has ended it, the next words begin another."""
         records = [to_record(s, current.id) for s in segments]
-        going_on = await self._diary.keep(current.record(), records)
+        known = None if voices is None else {"by": self._id, "who": voices}
+        going_on = await self._diary.keep(current.record(known), records)
         current.stored = True
         if not going_on:
             self._forget(current)
+
+    def voices_elsewhere(self, current: Current, *, fresh: bool) -> Json | None:
+        """What another process learnt last of the speakers of a conversation that goes on here; `fresh`: here
+        nothing is known of them."""
+        kept, current.voices = current.voices, None
+        if kept is None or (kept["by"] == self._id and not fresh):
+            return None
+        voices: Json = kept["who"]
+        return voices
+
+    def learnt(self, owner: str, change: Change) -> None:
+        """More is known of whose voices those around `owner` are: segments of the conversation that goes on
+        are changed, and shown again."""
+        if (current := self._current.get(owner)) is not None:
+            for listener in self._listeners.get(owner, ()):
+                listener.learnt(change)
+            self.background(self._retell(current, change))
+
+    async def _retell(self, current: Current, change: Change) -> None:
+        owner = current.owner
+        async with current.changing:
+            live = self._live(owner)
+            for listener in list(self._listeners.get(owner, ())):
+                await listener.settle()
+            found: dict[str, SegmentRecord] = {}
+            for gone, kept in change.merged:
+                found |= {s.id: s for s in await self._diary.relabel(current.id, gone, kept)}
+            for number, was, now in change.named:
+                before, after = (
+                    (who.is_user, who.person_id) for who in (whose(number, was), whose(number, now))
+                )
+                renamed = await self._diary.relabel(current.id, number, number, before, after)
+                found |= {s.id: s for s in renamed}
+            # What still changes has been shown as it is now.
+            live |= self._live(owner)
+            self.show(owner, [segment_json(of_record(s)) for s in found.values() if s.id not in live], ())
+
+    def _live(self, owner: str) -> set[str]:
+        return set().union(*(listener.live for listener in self._listeners.get(owner, ())))
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it, and do not wait for it."""
+        self._spawn(work)
 
     def end_soon(self, owner: str) -> asyncio.Task[ConversationRecord | None] | None:
         """`owner`'s conversation ends here; what is made of it is told when it is. None if there is none."""
@@ -196,6 +283,19 @@ class Conversations:
             return await asyncio.shield(task)
         kept = await self._diary.conversations(owner, ("in_progress",), 1)
         return await asyncio.shield(self._spawn(self._finish(kept[0]))) if kept else None
+
+    async def again(self, owner: str, conversation_id: str) -> ConversationRecord:
+        """Make something of a conversation once more: the language model may have failed, or be another."""
+        record = await self._diary.conversation(owner, conversation_id)
+        if record.status != "completed":
+            raise BadInput("this conversation is not completed yet", field="conversation_id")
+        if record.id in self._again:
+            raise Busy("something is being made of this conversation already", retry_after=10)
+        self._again.add(record.id)
+        try:
+            return await self._structure.again(record, (await self._diary.segments([record.id]))[record.id])
+        finally:
+            self._again.discard(record.id)
 
     def drop(self, owner: str, conversation_id: str) -> None:
         """The user deletes a conversation: if it goes on, what comes next is another's."""
@@ -262,7 +362,7 @@ class Conversations:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a conversation was not completed; it is tried again later", exc_info=error)
+            log.error("what was to be done with a conversation failed", exc_info=error)
 
 
 def _resumed(record: ConversationRecord) -> Current:
@@ -276,6 +376,7 @@ def _resumed(record: ConversationRecord) -> Current:
         record.source,
         record.id,
         stored=True,
+        voices=record.voices,
     )
 
 

@@ -12,7 +12,7 @@ from app.roles import BadInput
 
 _FALSE = ("0", "false", "no", "off", "none", "null", "disabled", "")
 _LANGUAGE = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]+)*", re.IGNORECASE)
-_ANY_LANGUAGE = ("auto", "multi", "")
+_ANY_LANGUAGE = ("auto", "multi", "detect", "null", "none", "undefined", "")
 _LEAST_TIMEOUT_S = 120
 _NEVER_S = 14_400
 

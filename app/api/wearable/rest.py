@@ -1,31 +1,27 @@
-"""What the app's first screen asks for: conversations, people, memories, action items, a voice profile."""
+"""What the app's first screen asks for: conversations, people. `profiles` has voices, `notes` the rest."""
 
 from __future__ import annotations
 
-import io
 import uuid
-import wave
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, File, Query, Response, UploadFile
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query, Response
+from pydantic import AfterValidator, BaseModel, Field
 
 from app.api.context import Context, Ctx, Owner
+from app.api.wearable.profiles import forget_voice
 from app.api.wearable.segments import Json
-from app.api.wearable.shapes import conversation_json, item_json, memory_json, person_json
-from app.roles import BadAudio, NotFound, TooLarge
-from app.stores.diary import PersonRecord
+from app.api.wearable.shapes import conversation_json, person_json
+from app.roles import NotFound
+from app.stores.diary import ConversationRecord, PersonRecord
 
 router = APIRouter(tags=["wearable"])
 
-_PROFILE_RATE = 16_000
-_PROFILE_S = 5, 120
-_PROFILE_BYTES = 16 << 20
-
-Limit = Annotated[int, Query(ge=1, le=1000)]
+Limit = Annotated[int, Query(ge=1), AfterValidator(lambda limit: min(limit, 1000))]
+"""Some versions of the app ask for thousands; who gets fewer asks again."""
 Offset = Annotated[int, Query(ge=0)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -57,8 +53,7 @@ async def conversations(
     """Your conversations, newest first; `statuses` names some, with commas between. None is discarded."""
     wanted = [s for s in (part.strip() for part in statuses.split(",")) if s]
     found = await context.diary.conversations(owner, wanted, limit, offset)
-    segments = await context.diary.segments([r.id for r in found])
-    return [conversation_json(r, segments[r.id]) for r in found]
+    return await _told(context, found)
 
 
 @router.post("/v1/conversations")
@@ -68,15 +63,20 @@ async def end_conversation(context: Ctx, owner: Owner) -> Json:
     made = await context.days.end(owner)
     if made is None:
         raise NotFound("no conversation goes on in which something was said")
-    segments = await context.diary.segments([made.id])
-    return {"conversation": conversation_json(made, segments[made.id]), "messages": []}
+    return {"conversation": (await _told(context, [made]))[0], "messages": []}
 
 
 @router.get("/v1/conversations/{conversation_id}")
 async def conversation(conversation_id: str, context: Ctx, owner: Owner) -> Json:
     """One conversation."""
-    found = await context.diary.conversation(owner, conversation_id)
-    return conversation_json(found, (await context.diary.segments([found.id]))[found.id])
+    return (await _told(context, [await context.diary.conversation(owner, conversation_id)]))[0]
+
+
+@router.post("/v1/conversations/{conversation_id}/reprocess")
+async def reprocess(conversation_id: str, context: Ctx, owner: Owner) -> Json:
+    """Make something of a completed conversation once more, instead of what was made of it. What you have
+    ticked off already stays. If the language model fails, so does this, and all stays as it was."""
+    return (await _told(context, [await context.days.again(owner, conversation_id)]))[0]
 
 
 @router.delete("/v1/conversations/{conversation_id}", status_code=204)
@@ -85,6 +85,12 @@ async def delete_conversation(conversation_id: str, context: Ctx, owner: Owner) 
     context.days.drop(owner, conversation_id)
     await context.diary.delete_conversation(owner, conversation_id)
     return Response(status_code=204)
+
+
+async def _told(context: Context, records: Sequence[ConversationRecord]) -> list[Json]:
+    ids = [record.id for record in records]
+    segments, items = await context.diary.segments(ids), await context.diary.items_of(ids)
+    return [conversation_json(record, segments[record.id], items) for record in records]
 
 
 # --- the user -------------------------------------------------------------------------------------
@@ -102,45 +108,6 @@ async def set_language(wish: Language, context: Ctx, owner: Owner) -> Json:
     user = await context.diary.user(owner)
     await context.diary.set_user(replace(user, language=wish.language))
     return {"status": "ok", "language": wish.language}
-
-
-@router.get("/v3/speech-profile")
-async def speech_profile(context: Ctx, owner: Owner) -> Json:
-    """Whether there is a recording of your voice."""
-    return {"has_profile": (await context.diary.user(owner)).profile_key is not None}
-
-
-@router.post("/v3/upload-audio")
-async def upload_profile(context: Ctx, owner: Owner, file: Annotated[UploadFile, File()]) -> Json:
-    """Keep a recording of your voice: a WAV file at 16 kHz, 5 to 120 s long."""
-    data = await file.read(_PROFILE_BYTES + 1)
-    if len(data) > _PROFILE_BYTES:
-        raise TooLarge(f"a voice profile has at most {_PROFILE_S[1]} seconds", field="file")
-    seconds = _seconds(data)
-    key = f"speech_profiles/{sha256(owner.encode()).hexdigest()[:32]}/profile.wav"
-    await context.objects.put(key, data)
-    user = await context.diary.user(owner)
-    await context.diary.set_user(replace(user, profile_key=key, profile_seconds=seconds))
-    return {"url": key}
-
-
-def _seconds(data: bytes) -> float:
-    """The length of a WAV file that may be a voice profile. Raises `BadAudio`."""
-    try:
-        with wave.open(io.BytesIO(data)) as reader:
-            rate, frames, width = reader.getframerate(), reader.getnframes(), reader.getsampwidth()
-            held = len(reader.readframes(frames)) // (width * reader.getnchannels())
-    except (wave.Error, EOFError, ZeroDivisionError, ValueError) as error:
-        raise BadAudio("a voice profile is a WAV file with PCM samples", field="file") from error
-    if rate != _PROFILE_RATE:
-        raise BadAudio(f"a voice profile is recorded at {_PROFILE_RATE} Hz, not {rate}", field="file")
-    seconds: float = held / rate
-    if not _PROFILE_S[0] <= seconds <= _PROFILE_S[1]:
-        raise BadAudio(
-            f"a voice profile is {_PROFILE_S[0]} to {_PROFILE_S[1]} seconds long, not {seconds:.1f}",
-            field="file",
-        )
-    return seconds
 
 
 # --- people ---------------------------------------------------------------------------------------
@@ -184,6 +151,7 @@ async def rename_person(
 async def delete_person(person_id: str, context: Ctx, owner: Owner) -> Response:
     """Forget somebody; what they said stays."""
     await context.diary.delete_person(owner, person_id)
+    await forget_voice(context, owner, person_id)
     return Response(status_code=204)
 
 
@@ -192,27 +160,3 @@ async def _person(context: Context, owner: str, person_id: str) -> PersonRecord:
         if found.id == person_id:
             return found
     raise NotFound("you know nobody with this id", field="person_id")
-
-
-# --- what was made of conversations ----------------------------------------------------------------
-
-
-@router.get("/v3/memories")
-async def memories(context: Ctx, owner: Owner, limit: Limit = 100, offset: Offset = 0) -> list[Json]:
-    """What is worth knowing of you, newest first."""
-    return [memory_json(m) for m in await context.diary.memories(owner, limit, offset)]
-
-
-@router.get("/v1/action-items")
-async def action_items(
-    context: Ctx, owner: Owner, limit: Limit = 50, offset: Offset = 0, completed: bool | None = None
-) -> Json:
-    """What is to be done, newest first."""
-    found = await context.diary.action_items(owner, min(limit + 1, 1000), offset, completed)
-    return {"action_items": [item_json(i) for i in found[:limit]], "has_more": len(found) > limit}
-
-
-@router.patch("/v1/action-items/{item_id}/completed")
-async def complete_item(item_id: str, context: Ctx, owner: Owner, completed: bool = True) -> dict[str, Any]:
-    """Note that something is done, or is not."""
-    return item_json(await context.diary.mark_item(owner, item_id, completed))

@@ -11,8 +11,12 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from app.dialogue.events import Named
+from app.dialogue.speakers import label_name
+from app.dialogue.who import Change
 
 Json = dict[str, Any]
 
@@ -41,6 +45,14 @@ class Who:
 SOMEBODY = Who()
 
 
+def whose(number: int, person: Named | None) -> Who:
+    """The voice of that number, and whose it is if that is known."""
+    label = label_name(number)
+    if person is None:
+        return Who(label)
+    return Who(label, is_user=True) if person.is_user else Who(label, person_id=person.id)
+
+
 @dataclass(slots=True)
 class Segment:
     """`text` are the firm words, `soft` those that may change. Times in seconds of the conversation."""
@@ -62,7 +74,7 @@ def segment_json(segment: Segment) -> Json:
     return {
         "id": segment.id,
         "text": text,
-        "speaker": f"SPEAKER_{segment.who.number:02d}",
+        "speaker": label_name(segment.who.number),
         "speaker_id": segment.who.number,
         "is_user": segment.who.is_user,
         "person_id": segment.who.person_id,
@@ -95,11 +107,23 @@ class Segments:
         self._provider = provider
         # The segment whose `soft` words are those being said: the last one, or one with no firm words yet.
         self._open: Segment | None = None
+        # Firm words of the utterance that is being said, of which nobody knows yet whose they are.
+        self._unsure: list[Segment] = []
 
     @property
     def last_who(self) -> Who:
         """Who spoke last."""
         return self._last.who if self._last is not None else SOMEBODY
+
+    @property
+    def last_id(self) -> str:
+        """The segment that the last firm words went to."""
+        return self._last.id if self._last is not None else ""
+
+    @property
+    def live(self) -> set[str]:
+        """The segments whose text may still change."""
+        return {segment.id for segment in (self._last, self._open) if segment is not None}
 
     def show(self, text: str, start: float, end: float, who: Who) -> None:
         """What is being said, as far as it is known."""
@@ -112,13 +136,22 @@ class Segments:
             segment.soft, segment.soft_end = text, end
             self.changed[segment.id] = segment
 
-    def fix(self, text: str, start: float, end: float, who: Who) -> None:
-        """What was said: it replaces what was shown of it, and does not change any more."""
+    def fix(self, text: str, start: float, end: float, who: Who | None) -> None:
+        """What was said: it replaces what was shown of it, and does not change any more. `who` None: that is
+        told with the end of the utterance. Until then the words stand apart from what others said."""
+        for unsure in self._unsure:
+            if who is not None and unsure.who != who:
+                unsure.who = who
+                self.changed[unsure.id] = self.firm[unsure.id] = unsure
+        if who is not None or not text:
+            self._unsure.clear()
+        apart = who is None and not self._unsure
+        who = who or self.last_who
         segment, self._open = self._open, None
         if segment is not None:
             segment.soft = ""
             self.changed[segment.id] = segment
-            if segment.text and (segment.who != who or not text):
+            if segment.text and (segment.who != who or not text or apart):
                 segment = None  # it was shown with what another said
             elif not text:
                 del self.changed[segment.id]
@@ -127,9 +160,11 @@ class Segments:
         if not text:
             return
         if segment is None:
-            segment = self._place(start, who)
+            segment = Segment("", who, start, start, self._provider) if apart else self._place(start, who)
         if not segment.text:
             segment.who = who
+        if apart or (self._unsure and segment is not self._unsure[-1]):
+            self._unsure.append(segment)
         segment.text, segment.end = join(segment.text, text), max(segment.end, end)
         self._last = segment
         self.changed[segment.id] = self.firm[segment.id] = segment
@@ -139,7 +174,25 @@ class Segments:
         last = self._last
         if last is not None and last.id in ids:
             last.who = who
-            self.firm[last.id] = last
+            self.changed[last.id] = self.firm[last.id] = last
+
+    def learnt(self, change: Change) -> None:
+        """More is known of whose voices there are; what is stored is changed elsewhere."""
+        held = {
+            s.id: s for s in (*self.firm.values(), *self._unsure, self._last, self._open) if s is not None
+        }
+        for segment in held.values():
+            was = segment.who
+            for gone, kept in change.merged:
+                if segment.who.number == gone:
+                    segment.who = replace(segment.who, label=label_name(kept))
+            for number, before, now in change.named:
+                if segment.who == whose(number, before):
+                    segment.who = whose(number, now)
+            if segment.who != was:
+                self.changed[segment.id] = segment
+                if segment.text:
+                    self.firm[segment.id] = segment
 
     def take(self) -> tuple[list[Json], list[str]]:
         """What has changed since the last time, in order of time, and the ids of what is gone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.api.wearable.segments import Json, Segment, Who, segment_json
@@ -25,8 +25,18 @@ NOTHING_MADE: Json = {
 """What is made of a conversation before anything is."""
 
 
-def conversation_json(record: ConversationRecord, segments: Sequence[SegmentRecord] = ()) -> Json:
-    """A conversation."""
+def conversation_json(
+    record: ConversationRecord,
+    segments: Sequence[SegmentRecord] = (),
+    items: Mapping[str, ActionItemRecord] | None = None,
+) -> Json:
+    """A conversation. `items`: its action items as they are now, by id; without, as they were made."""
+    made = dict(record.structured or {})
+    if items is not None:
+        noted = [items[i["id"]] for i in made.get("action_items", ()) if i.get("id") in items]
+        made["action_items"] = [
+            {"id": i.id, "description": i.description, "completed": i.completed} for i in noted
+        ]
     return {
         "id": record.id,
         "created_at": record.started_at.isoformat(),
@@ -36,7 +46,7 @@ def conversation_json(record: ConversationRecord, segments: Sequence[SegmentReco
         "discarded": False,
         "source": record.source or "omi",
         "language": record.language,
-        "structured": {**NOTHING_MADE, **(record.structured or {})},
+        "structured": {key: made.get(key, value) for key, value in NOTHING_MADE.items()},
         "transcript_segments": [segment_json(of_record(s)) for s in segments],
         "photos": [],
         "geolocation": None,
@@ -97,6 +107,7 @@ def memory_json(memory: MemoryRecord) -> Json:
         "edited": False,
         "deleted": False,
         "tags": [],
+        "layer": None,
     }
 
 
@@ -108,8 +119,8 @@ def item_json(item: ActionItemRecord) -> Json:
         "completed": item.completed,
         "conversation_id": item.conversation_id,
         "created_at": item.created_at.isoformat(),
-        "updated_at": item.created_at.isoformat(),
-        "due_at": None,
-        "completed_at": None,
+        "updated_at": (item.completed_at or item.created_at).isoformat(),
+        "due_at": item.due_at and item.due_at.isoformat(),
+        "completed_at": item.completed_at and item.completed_at.isoformat(),
     }
     return told

@@ -13,9 +13,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.api.context import Context, context_of
 from app.api.wearable.connection import Close, Connection, close
+from app.api.wearable.limits import Limits, close_code
 from app.api.wearable.query import parse
 from app.observability.logs import bind, new_trace_id
 from app.roles import ColloquyError
+from app.security.access import Admitted
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -27,8 +29,9 @@ _LONGEST_TOKEN = 1 << 14
 @router.websocket("/v4/listen")
 async def listen(socket: WebSocket) -> None:
     """The app's stream; whose it is says the header `Authorization`. It is accepted before it is looked at,
-    so that what is wrong arrives as a close code: 1008 credentials or a parameter, 1011 recognition does not
-    work, 1001 nothing came for 90 s, or the server is stopping: come back."""
+    so that what is wrong arrives as a close code: 1008 credentials or a parameter, 4001 the token has run
+    out, 4004 it is not accepted any more, 4002 the day's minutes are spent, 1011 recognition does not work,
+    1001 nothing came for 90 s, or the server or its time is ending: come back."""
     await _serve(socket, web=False)
 
 
@@ -43,10 +46,14 @@ async def _serve(socket: WebSocket, *, web: bool) -> None:
     with bind(trace_id=new_trace_id()):
         try:
             await socket.accept()
-            owner = await _introduced(context, socket) if web else context.access.owner(socket.headers)
+            admitted = await _introduced(context, socket) if web else context.access.admit(socket.headers)
             wish = parse(socket.query_params)
+            limits = Limits(context, admitted)
+            await limits.begin()
         except ColloquyError as error:
-            await close(socket, 1008, error.message)
+            code = close_code(error, 1008)
+            context.metrics.wearable_closes_total.labels(str(code)).inc()
+            await close(socket, code, error.message)
             return
         except Close as end:
             await close(socket, end.code, end.reason)
@@ -55,12 +62,12 @@ async def _serve(socket: WebSocket, *, web: bool) -> None:
             return
         context.metrics.websocket_connections_active.inc()
         try:
-            await Connection(context, socket, owner, wish).serve()
+            await Connection(context, socket, admitted.owner, wish, limits).serve()
         finally:
             context.metrics.websocket_connections_active.dec()
 
 
-async def _introduced(context: Context, socket: WebSocket) -> str:
+async def _introduced(context: Context, socket: WebSocket) -> Admitted:
     """Whose connection a browser's is."""
     token: Any = None
     try:
@@ -75,10 +82,10 @@ async def _introduced(context: Context, socket: WebSocket) -> str:
     try:
         if not isinstance(token, str) or len(token) > _LONGEST_TOKEN:
             raise Close(1008, "the first message is {type: auth, token: ...}")
-        owner = context.access.owner({**socket.headers, "authorization": f"Bearer {token}"})
+        admitted = context.access.admit({**socket.headers, "authorization": f"Bearer {token}"})
     except (ColloquyError, Close) as error:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.send_json({"type": "auth_response", "success": False})
         raise error
     await socket.send_json({"type": "auth_response", "success": True})
-    return owner
+    return admitted

@@ -92,7 +92,7 @@ class Transcript:
             self._told_to = max(start, turn.stopped_at)
             self._tell(event.text, start, self._told_to, label(event), firm=True)
         else:
-            self._tell("", turn.started_at, turn.started_at, None, firm=True)
+            self._tell("", turn.started_at, turn.started_at, label(event), firm=True)
         self._next()
 
     def _firm(self, words: tuple[Word, ...], offset: float, started_at: float, label: str | None) -> None:

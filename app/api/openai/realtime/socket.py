@@ -29,6 +29,7 @@ from app.dialogue.session import Session
 from app.observability.logs import bind
 from app.roles import BadInput, Busy, ColloquyError, NotAllowed, NotFound, TooLarge
 from app.stores.interfaces import SessionRecord
+from app.tools import Caller
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -124,10 +125,11 @@ async def _open(
             session_id,
             wishes.config,
             roles=context.runtime.roles,
-            on_turn=context.keep,
+            on_turn=context.keep(owner),
             on_event=context.count,
             on_speculation=context.count_speculation,
-            who=context.who(session_id),
+            who=context.who(session_id, owner).label,
+            functions=context.tools.of(Caller(owner, session_id)),
         )
 
     session = context.sessions.create(owner, make)
@@ -140,7 +142,7 @@ async def _open(
     conversation = Conversation(session, wishes, on_end=lambda: context.talks.pop(session.id, None))
     talk = context.talks[session.id] = Talk(conversation, Requests(context, owner, conversation))
     record = SessionRecord(session.id, owner, datetime.now(UTC), None, base.language, {"door": "realtime"})
-    await context.conversations.add_session(record)
+    await context.note(record)
     token = context.access.session_token(session.id, owner)
     conversation.emit("session.created", session={**wishes.shown, "resume_token": token})
     return talk

@@ -1,0 +1,113 @@
+"""`colloquy sweep` and `colloquy objects move`: recordings, by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from hashlib import sha256
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.cli.errors import load_settings
+from app.roles import Misconfigured
+from app.runtime import rules, s3_access
+from app.settings import Settings
+from app.stores.crypt import UserKeys, load_master_keys
+from app.stores.move import Moved, copy_objects
+from app.stores.objects import open_objects
+from app.stores.retention import Swept
+from app.stores.retention import sweep as sweep_recordings
+from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql_keys import SqlKeys
+from app.stores.sql_recordings import SqlRecordings
+from app.stores.vault import Vault
+
+
+def sweep(*, dry_run: bool) -> int:
+    """Sweep now and say what was done; 1 if another process does."""
+    settings = load_settings()
+    swept = asyncio.run(_sweep(settings, dry_run))
+    if swept is None:
+        typer.echo("Another process sweeps just now.", err=True)
+        return 1
+    would = "would be " if dry_run else ""
+    typer.echo(f"{swept.raw} recordings {would}deleted, {swept.orphans} more that no turn names")
+    typer.echo(f"{swept.synthesized} synthesized ones {would}deleted")
+    saved = "" if dry_run else f" ({swept.saved / 1e6:.1f} MB saved)"
+    typer.echo(f"{swept.opus} {would}made smaller{saved}")
+    if swept.failed:
+        typer.echo(f"{swept.failed} could not be read: see above")
+    return 0
+
+
+async def _sweep(settings: Settings, dry_run: bool) -> Swept | None:
+    objects = await open_objects(settings.objects_url, s3_access(settings))
+    conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
+    try:
+        given = [key.get_secret_value() for key in settings.master_keys]
+        master = load_master_keys(given, settings.master_key_file)
+        vault = Vault(objects, UserKeys(master, SqlKeys(conversations.engine)))
+        recordings = SqlRecordings(conversations.engine)
+        return await sweep_recordings(recordings, vault, rules(settings), dry_run=dry_run)
+    finally:
+        await conversations.close()
+        await objects.close()
+
+
+def move(*, to: str, from_: str | None, delete: bool) -> None:
+    """Copy all objects to another store, and say what is to be done then."""
+    settings = load_settings()
+    from_ = from_ or settings.objects_url
+    if from_.rstrip("/") == to.rstrip("/"):
+        raise Misconfigured(f"the objects are at {to} already")
+    moved = asyncio.run(_move(settings, from_, to, delete))
+    typer.echo(f"{moved.found} objects, {moved.size / 1e6:.1f} MB: {moved.copied} copied and verified")
+    for count, what in (
+        (moved.same, "were there already"),
+        (moved.newer, "are newer there and were left as they are"),
+        (moved.gone, "were deleted meanwhile"),
+    ):
+        if count:
+            typer.echo(f"{count} {what}")
+    left = "They were deleted here." if delete else "They are still here as well."
+    typer.echo(f"{left} Now set OBJECT_STORE_URL={to}")
+
+
+async def _move(settings: Settings, from_: str, to: str, delete: bool) -> Moved:
+    name = sha256(f"{from_} {to}".encode()).hexdigest()[:16]
+    journal = settings.data_dir / f"objects-move-{name}.txt"
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    source = await open_objects(from_, s3_access(settings))
+    target = await open_objects(to, s3_access(settings))
+    try:
+        with ExitStack() as stack:
+            tell = _bar(stack)
+            moved = await copy_objects(source, target, journal, delete=delete, tell=tell)
+        if delete:
+            journal.unlink(missing_ok=True)  # else a second run need only look at what came since
+        return moved
+    finally:
+        await source.close()
+        await target.close()
+
+
+def _bar(stack: ExitStack) -> Callable[[Moved], None]:
+    """Shows how far it is: as a bar in a terminal, else as a line for each tenth."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        told = 0
+
+        def line(moved: Moved) -> None:
+            nonlocal told
+            if moved.done * 10 // moved.found > told:
+                told = moved.done * 10 // moved.found
+                console.print(f"{moved.done} of {moved.found}", soft_wrap=True)
+
+        return line
+    columns = TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    progress = stack.enter_context(Progress(*columns, console=console))
+    task = progress.add_task("copying", total=None)
+    return lambda moved: progress.update(task, total=moved.found, completed=moved.done)

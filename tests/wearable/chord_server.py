@@ -1,0 +1,30 @@
+"""A server that hears chords, to be killed: `python chord_server.py DATA KEY` prints its URL and serves.
+
+For sound that comes a hundred times as fast as it is spoken, it shows more often what it hears."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from dialogue.scripted import LoudVad, ScriptedLlm, ToneTts
+from serving import make_settings, scripted
+from tones import ChordStt, ChordVoices
+
+from app.api.wearable import connection
+
+if __name__ == "__main__":
+    connection._SHOW_S /= 20
+    data, key = Path(sys.argv[1]), sys.argv[2]
+    engines = {
+        "vad": LoudVad(),
+        "stt": ChordStt(),
+        "speaker": ChordVoices(),
+        "llm": ScriptedLlm("{}"),
+        "tts": ToneTts(),
+    }
+    with scripted(make_settings(data / "none", data, api_keys=[key]), **engines) as server:
+        sys.stdout.write(f"{server.url}\n")
+        sys.stdout.flush()
+        time.sleep(3600)
