@@ -1,8 +1,8 @@
-"""A wearable's stream, as long as wanted: what is heard of a conversation, and whether it costs the same all along.
+"""A wearable's long stream: what is heard of a conversation, and whether it costs the same all along.
 
 People's recordings, put together to a conversation with pauses and overlaps (`corpus.conversation`), are sent
-to a server in another process as fast as that hears them, in packets of a codec. Now and then the phone leaves and
-comes back.
+to a server in another process as fast as that hears them, in packets of a codec. Now and then the phone
+leaves and comes back.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,9 +124,7 @@ async def measure(codec: str, minutes: float, away: float) -> dict[str, Any]:
         "speakers": len({s["speaker_id"] for s in segments}),
         "doubled": len(ids) - len(set(ids)) + _same_again(segments),
         "lost": len(set(phone.segments) - set(ids)),
-        "out_of_order": sum(
-            b["start"] < a["end"] - 0.01 for a, b in zip(segments, segments[1:], strict=False)
-        ),
+        "out_of_order": sum(b["start"] < a["end"] - 0.01 for a, b in pairwise(segments)),
         **costs_over_time(events, minutes),
     }
 
@@ -149,7 +148,7 @@ async def send(phone: Phone, talk: Conversation, away: float, url: str) -> int:
 
 async def _heard_out(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http, asyncio.timeout(_LAST_WORDS_S):
-        while (await http.get("/health")).json()["sessions"]:
+        while (await http.get("/health")).json()["sessions"]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
@@ -160,7 +159,7 @@ def _same_again(segments: Sequence[Any]) -> int:
 
 
 def costs_over_time(events: Sequence[dict[str, float]], minutes: float) -> dict[str, Any]:
-    """What an event cost in the first and in the last of ten parts, and what the server held at their ends."""
+    """What an event cost in the first and in the last of ten parts, and what the server held then."""
     if not events:
         return {}
     begin = events[0]["at"]
@@ -228,7 +227,7 @@ def main(
     json: Annotated[Path | None, typer.Option(help="file for everything measured")] = None,
 ) -> None:
     """A long conversation through a wearable's stream: word error rate, what is lost or doubled, and whether
-    minute 60 costs what minute 1 did. Two minutes of each codec take some minutes, an hour of one a good ten."""
+    minute 60 costs what minute 1 did. Two minutes of each codec take some minutes, an hour of one ten."""
     if unknown := set(codec or ()) - set(PACKERS):
         raise typer.BadParameter(f"no codec {', '.join(sorted(unknown))}; there are {', '.join(PACKERS)}")
     info = machine()

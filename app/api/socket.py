@@ -7,15 +7,15 @@ events; whatever a client does wrong is answered with an `error` and the session
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
 from pydantic import BaseModel, ValidationError
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
+from app.api.closing import close
 from app.api.context import Context, context_of
 from app.api.ears import Ears
 from app.api.errors import from_validation
@@ -57,7 +57,6 @@ MAX_MESSAGE = 1 << 20
 lives; past the server's own limit (16 times this) the connection is closed with 1009."""
 _RESUME_WAIT_S = 1.0
 _SEND_TIMEOUT_S = 20.0
-_CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.25
 _UNCOUNTED = (AudioChunkIn, Ping, Pong, Playback, Resume)
 """Not in `received_messages`: sound has its own count, the rest is not worth sending again."""
@@ -145,11 +144,13 @@ class Connection:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except _Close as close:
-            await self._close(close.code, close.reason)
+        except _Close as end:
+            await close(self._socket, end.code, end.reason)
         except TimeoutError:
             log.info("a client does not read what it is sent")
-            await self._close(CLOSE_FELL_BEHIND, "nothing was read for too long: come back and resume")
+            await close(
+                self._socket, CLOSE_FELL_BEHIND, "nothing was read for too long: come back, resume"
+            )
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
             log.debug("connection lost: %r", gone)
@@ -157,14 +158,7 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._close(1000, "session ended")
-
-    async def _close(self, code: int, reason: str) -> None:
-        if self._socket.application_state is WebSocketState.CONNECTED:
-            # Who does not read cannot be told; when this returns the server hangs up.
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await self._socket.close(code, reason)
+            await close(self._socket, 1000, "session ended")
 
     def _check_displaced(self) -> None:
         if self._context.sessions.is_displaced(self._session.id, self):

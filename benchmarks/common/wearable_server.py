@@ -1,8 +1,8 @@
 """`colloquy serve` that writes down what each event of a wearable's stream costs it.
 
-Started by `benchmarks.wearable`: `python -m benchmarks.common.wearable_server PORT FILE`. A line of FILE is an
-event: `at` (seconds of sound), `ms` of thread time to make segments of it, `memory` in MB; or a piece of speech put
-to a speaker: `speaker_ms`; or segments stored: `store_ms` of wall time.
+Started by `benchmarks.wearable`: `python -m benchmarks.common.wearable_server PORT FILE`. A line of FILE is
+an event: `at` (seconds of sound), `ms` of thread time to make segments of it, `memory` in MB; or a piece of
+speech put to a speaker: `speaker_ms`; or segments stored: `store_ms` of wall time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Two tasks talk: one reads the client, one follows the session's events and tells
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -15,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
+from app.api.closing import close
 from app.api.context import Context, context_of
 from app.api.deepgram.errors import refusal
 from app.api.deepgram.options import Options, parse, session_config
@@ -36,7 +36,6 @@ router = APIRouter()
 
 _IDLE_S = 10.0
 _SEND_TIMEOUT_S = 20.0
-_CLOSE_TIMEOUT_S = 5.0
 _LOOK_S = 0.1
 _AHEAD = 2
 """So many utterances may lack their final words before a client that sends faster than we hear waits: a
@@ -125,16 +124,16 @@ class Stream:
             await self._teller.end_utterance(self._session.listened_s)
             metadata = self._request.metadata(self._digest.hexdigest(), self._heard / SAMPLE_RATE)
             await self._send({"type": "Metadata", **metadata})
-            await self._close(1000, "")
-        except _Close as close:
-            await self._close(close.code, close.reason)
+            await close(self._socket, 1000, "")
+        except _Close as end:
+            await close(self._socket, end.code, end.reason)
         except BadAudio as error:
-            await self._close(1008, f"DATA-0000: {error.message}")
+            await close(self._socket, 1008, f"DATA-0000: {error.message}")
         except FellBehind:
-            await self._close(1013, "results were read too slowly to keep")
+            await close(self._socket, 1013, "results were read too slowly to keep")
         except TimeoutError:
             log.info("a client does not read what it is sent")
-            await self._close(1013, "nothing was read for too long")
+            await close(self._socket, 1013, "nothing was read for too long")
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
             log.debug("connection lost: %r", gone)
@@ -143,13 +142,7 @@ class Stream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._sound.close()
-            await self._close(1011, "something failed inside")
-
-    async def _close(self, code: int, reason: str) -> None:
-        if self._socket.application_state is WebSocketState.CONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await self._socket.close(code, reason.encode()[:120].decode(errors="ignore"))
+            await close(self._socket, 1011, "something failed inside")
 
     async def _send(self, message: Json) -> None:
         text = json.dumps(message, ensure_ascii=False)

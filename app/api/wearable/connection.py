@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from fastapi import WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
+from app.api.closing import close
 from app.api.context import Context
 from app.api.opening import open_listener
 from app.api.wearable.clock import StreamClock
@@ -46,7 +47,6 @@ _SHOW_S = 0.6
 _IDLE_S = 90.0
 _TICK_S = 1.0
 _SEND_TIMEOUT_S = 20.0
-_CLOSE_TIMEOUT_S = 5.0
 _LAST_WORDS_S = 60.0
 _CALM_S = 20.0
 """For the last words while the phone still reads."""
@@ -77,14 +77,6 @@ class Dead(Exception):
     def __init__(self, outcome: str, reason: str, *, retryable: bool, code: int = 1011) -> None:
         super().__init__(reason)
         self.outcome, self.reason, self.retryable, self.code = outcome, reason, retryable, code
-
-
-async def close(socket: WebSocket, code: int, reason: str) -> None:
-    """Close, if it is open."""
-    if socket.application_state is WebSocketState.CONNECTED:
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await socket.close(code, reason.encode()[:120].decode(errors="ignore"))
 
 
 class Connection:

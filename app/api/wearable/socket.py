@@ -11,8 +11,9 @@ from typing import Any
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from app.api.closing import close
 from app.api.context import Context, context_of
-from app.api.wearable.connection import Close, Connection, close
+from app.api.wearable.connection import Close, Connection
 from app.api.wearable.limits import Limits, close_code
 from app.api.wearable.query import parse
 from app.observability.logs import bind, new_trace_id

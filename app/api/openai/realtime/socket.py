@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
+from app.api.closing import CLOSE_TIMEOUT_S, close
 from app.api.context import Context, context_of
 from app.api.openai.errors import error_body
 from app.api.openai.realtime.client import parsed
@@ -39,7 +40,6 @@ MAX_EVENT = 4 << 20
 the server's own limit (four times this) the connection is closed with 1009."""
 _SUBPROTOCOL, _KEY = "realtime", "openai-insecure-api-key."
 _SEND_TIMEOUT_S = 20.0
-_CLOSE_TIMEOUT_S = 5.0
 _LEFT = (1000, 1001)
 """Who closes with these will not come back."""
 CLOSE_REFUSED, CLOSE_RESTART, CLOSE_TRY_LATER = 1008, 1012, 1013
@@ -183,28 +183,22 @@ class _Wire:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except _Close as close:
-            await self._close(close.code, close.reason)
+        except _Close as end:
+            await close(self._socket, end.code, end.reason)
         except (FellBehind, TimeoutError):
-            await self._close(CLOSE_TRY_LATER, "events were read too slowly: connect again to resume")
+            await close(self._socket, CLOSE_TRY_LATER, "events were read too slowly: connect again to resume")
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError. How it left is
             # what the reader is told.
             log.debug("connection lost: %r", gone)
-            await asyncio.wait([reading], timeout=_CLOSE_TIMEOUT_S)
+            await asyncio.wait([reading], timeout=CLOSE_TIMEOUT_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._close(CLOSE_RESTART, "the session has ended: connect again")
-        end = None if reading.cancelled() else reading.exception()
-        return isinstance(end, WebSocketDisconnect) and end.code in _LEFT
-
-    async def _close(self, code: int, reason: str) -> None:
-        if self._socket.application_state is WebSocketState.CONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await self._socket.close(code, reason)
+            await close(self._socket, CLOSE_RESTART, "the session has ended: connect again")
+        left = None if reading.cancelled() else reading.exception()
+        return isinstance(left, WebSocketDisconnect) and left.code in _LEFT
 
     def _check_displaced(self) -> None:
         if self._context.sessions.is_displaced(self._session.id, self._connection):
