@@ -105,7 +105,7 @@ def _by_speaker(speakers: Sequence[str], material: Sequence[Recording]) -> dict[
     for recording in material:
         if recording.kind in ("sound", "one_word", "dialogue"):
             continue
-        if recording.speaker in found or (not speakers and recording.speaker and recording.text):
+        if recording.speaker in speakers or (not speakers and recording.speaker and recording.text):
             found.setdefault(recording.speaker, []).append(recording)
     if nothing := [name for name, theirs in found.items() if not theirs]:
         raise ValueError(f"there are no recordings of {', '.join(nothing)}")

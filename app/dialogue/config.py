@@ -59,6 +59,9 @@ class SessionConfig:
     """"manual": only when a door asks (`Session.respond`); "never": what is said is only written down."""
     speak: bool = True
     """Whether replies are spoken, or only written."""
+    revise: bool = False
+    """Whether the final words may differ from what was firm while somebody spoke: for clients that show it
+    anew."""
     diarize: bool = False
     """Whether it is told who speaks (`Final.speaker`)."""
     tools: tuple[Tool, ...] = ()

@@ -259,6 +259,7 @@ class Listener:
             owner=self._owner,
             on_partial=lambda u: self._hear_partial(turn, u),
             firm=self._firm(turn.id),
+            revise=self._config.revise,
         )
         self._answers.read_ahead("")
         self.floor.began(turn)

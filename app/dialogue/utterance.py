@@ -66,7 +66,7 @@ class FinalWords:
 
 class Utterance:
     """Hears `audio` from sample `start` on. `on_partial` is called when the words change. `firm`
-    words have been told already."""
+    words have been told already. With `revise` the final pass is right, whatever was firm before."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Utterance:
         owner: str,
         on_partial: Callable[[Utterance], None],
         firm: Sequence[str] = (),
+        revise: bool = False,
     ) -> None:
         self.start = start
         self.confidence = 0.0
@@ -94,6 +95,7 @@ class Utterance:
         self._options = options
         self._owner = owner
         self._on_partial = on_partial
+        self._revise = revise
         self._agreement = Agreement()
         self._agreement.firm = list(firm)
         self._chunk_start = start
@@ -166,8 +168,13 @@ class Utterance:
         return True
 
     def _with(self, transcript: Transcript) -> str:
-        texts, _ = self._agreement.finish([w.text for w in timed(transcript, 0.0)])
+        texts, _ = self._spliced(timed(transcript, 0.0))
         return join_words([w.text for w in self._done_words] + texts)
+
+    def _spliced(self, heard: list[Word]) -> tuple[list[str], list[int | None]]:
+        """The words of the chunk, now that the final pass has `heard` them, and which of `heard` each is."""
+        texts = [w.text for w in heard]
+        return (texts, [*range(len(texts))]) if self._revise else self._agreement.finish(texts)
 
     def heard(self, end: int) -> None:
         """There is sound up to sample `end`: begin a pass if one is due and none is running."""
@@ -325,7 +332,7 @@ class Utterance:
         """Make the chunk that ends at `end` firm and begin the next one there."""
         offset = (self._chunk_start - self.start) / SAMPLE_RATE
         heard = timed(transcript, (end - self._chunk_start) / SAMPLE_RATE)
-        texts, sources = self._agreement.finish([w.text for w in heard])
+        texts, sources = self._spliced(heard)
         last = offset
         for text, source in zip(texts, sources, strict=True):
             # A word the final pass did not have stands where its neighbour ends.

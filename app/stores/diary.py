@@ -140,6 +140,10 @@ class Diary(Protocol):
         """`owner`'s conversations, newest first; all, or those that are in one of `statuses`."""
         ...
 
+    async def owners(self, conversation_ids: Sequence[str]) -> dict[str, str]:
+        """Whose these conversations are, as far as they are there."""
+        ...
+
     async def segments(
         self, conversation_ids: Sequence[str], last: int | None = None
     ) -> dict[str, list[SegmentRecord]]:

@@ -86,6 +86,12 @@ class SqlDiary:
         query = query.order_by(c.started_at.desc(), c.id).limit(limit).offset(offset)
         return [ConversationRecord(**row._mapping) for row in await self._rows(query)]
 
+    async def owners(self, conversation_ids: Sequence[str]) -> dict[str, str]:
+        """See `Diary`."""
+        c = conversations.c
+        ids = [id_ for id_ in conversation_ids if is_id(id_)]
+        return {row.id: row.owner for row in await self._rows(select(c.id, c.owner).where(c.id.in_(ids)))}
+
     async def segments(
         self, conversation_ids: Sequence[str], last: int | None = None
     ) -> dict[str, list[SegmentRecord]]:

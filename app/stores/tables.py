@@ -151,7 +151,7 @@ people = Table(
     metadata,
     Column("id", Uuid(as_uuid=False), primary_key=True),
     Column("owner", String(255), nullable=False, index=True),
-    Column("name", String(255), nullable=False),
+    Column("name", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

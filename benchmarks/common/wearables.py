@@ -45,6 +45,7 @@ def aac(sound: Sound, *, header: bool = True) -> list[bytes]:
 
     encoder: Any = av.CodecContext.create("aac", "w")
     encoder.sample_rate, encoder.layout, encoder.format, encoder.bit_rate = 16000, "mono", "fltp", 48_000
+    encoder.options = {"aac_coder": "fast"}
     encoder.open()
     packets = []
     for at in [*range(0, len(sound) - 1023, 1024), None]:

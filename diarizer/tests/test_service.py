@@ -132,7 +132,7 @@ def test_as_a_program_without_a_hub() -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     assert "DIARIZER_PIPELINE_REVISION" in run("--help").stdout

@@ -35,7 +35,7 @@ def measured(name: str, folder: Path, models_dir: Path, *arguments: str) -> tupl
     return json.loads(out.read_text()), done.stdout
 
 
-@pytest.mark.parametrize("name", ["voice_to_voice", "transcription"])
+@pytest.mark.parametrize("name", ["voice_to_voice", "transcription", "wearable"])
 def test_help(name: str) -> None:
     done = run(name, "--help")
     assert done.returncode == 0, done.stderr
@@ -98,3 +98,11 @@ def test_transcription(tmp_path: Path, models_dir: Path) -> None:
                 "a word is firm when it is shown, or later"
             )
     assert "While somebody speaks" in printed
+
+
+def test_wearable(tmp_path: Path, models_dir: Path) -> None:
+    result, printed = measured("wearable", tmp_path, models_dir, "--codec", "opus_fs320", "--minutes", "0.5")
+    [found] = result["codecs"]
+    assert found["wer"] < 0.5 and found["segments"] > 2 and found["speakers"] >= 1
+    assert (found["doubled"], found["lost"], found["out_of_order"]) == (0, 0, 0)
+    assert found["last_memory_mb"] > 100 and "opus_fs320, segments" in printed

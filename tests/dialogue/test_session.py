@@ -426,3 +426,22 @@ async def test_a_disk_that_hangs_does_not_keep_the_client_waiting(
         while not any(isinstance(e, events.TurnComplete) for _, e in rig.session.outbox.since(0)):
             await asyncio.sleep(0.01)
     go.set()
+
+
+@pytest.mark.parametrize("revise", [False, True])
+async def test_the_final_pass_is_right_where_clients_show_it_anew(revise: bool) -> None:
+    rig = Rig(
+        SessionConfig(turn=TurnConfig(end_ms=300, echo=False), respond="never", revise=revise),
+        quick=CountingStt("won too three for five six seven eight nine ten"),
+    )
+    try:
+        for _ in range(40):  # in real time, as far as the quick recogniser can tell: it hears again and again
+            await rig.hear(speech(0.1))
+            await asyncio.sleep(0.005)
+        await rig.hear(silence(1.0))
+        [final] = await rig.until(events.Final)
+        assert isinstance(final, events.Final)
+        right = "one two three four"
+        assert final.text.startswith(right) if revise else final.text.startswith("won too three for")
+    finally:
+        await rig.session.close()

@@ -29,6 +29,7 @@ EXPECTED = {
     "colloquy_interruptions_total": ("counter", ("reason",)),
     "colloquy_errors_total": ("counter", ("code",)),
     "colloquy_speculations_total": ("counter", ("outcome",)),
+    "colloquy_tool_seconds": ("histogram", ("name", "outcome")),
     "colloquy_model_load_seconds": ("gauge", ("role",)),
     "colloquy_wearable_packets_total": ("counter", ("codec", "result")),
     "colloquy_wearable_closes_total": ("counter", ("code",)),

@@ -79,6 +79,40 @@ def test_words_that_nobody_said_are_taken_back() -> None:
     assert screen.text == ["Yes."]
 
 
+def test_a_long_utterance_is_whose_it_turns_out_to_be() -> None:
+    """Its first words are firm before anybody knows the voice: they are not put to who spoke before."""
+    segments, screen = Segments(), Screen()
+    segments.fix("I am Ada.", 0, 1, ADA)
+    segments.show("and I talk", 2, 4, ADA)
+    segments.fix("And I talk and talk,", 2, 20, None)
+    screen.take(segments)
+    (_, early) = sorted(screen.shown.values(), key=lambda s: float(s["start"]))
+    segments.show("and do not", 20, 22, ADA)
+    segments.fix("and do not stop,", 20, 40, None)
+    segments.fix("until now.", 40, 41, BOB)
+    screen.take(segments)
+    assert screen.text == ["I am Ada.", "And I talk and talk, and do not stop, until now."]
+    late = screen.shown[early["id"]]
+    assert (late["speaker_id"], late["person_id"], late["start"]) == (1, "b", 2)
+    assert {s.who for s in segments.firm.values()} == {ADA, BOB}
+    segments.fix("Oh.", 42, 43, ADA)
+    screen.take(segments)
+    assert screen.text[-1] == "Oh." and len(screen.shown) == 3
+
+
+@pytest.mark.parametrize("rest", ["", "more"])
+def test_a_long_utterance_of_many_segments(rest: str) -> None:
+    """All of it is theirs, also if no words are left when that is known."""
+    segments, screen = Segments(), Screen()
+    segments.fix("Well.", 0, 1, ADA)
+    for n in range(4):
+        segments.fix("word " * 130, 2 + n * 20, 21 + n * 20, None)
+    segments.fix(rest, 82, 83, BOB)
+    screen.take(segments)
+    by_time = sorted(screen.shown.values(), key=lambda s: float(s["start"]))
+    assert len(by_time) > 3 and [s["speaker_id"] for s in by_time] == [0, *[1] * (len(by_time) - 1)]
+
+
 def test_a_lecture_is_many_segments() -> None:
     segments, screen = Segments(), Screen()
     for n in range(400):

@@ -142,6 +142,7 @@ def session_config(context: Context, options: Options) -> SessionConfig:
         language=stt.language,
         vocabulary=stt.vocabulary,
         respond="never",
+        revise=True,
         speak=False,
         diarize=options.diarize,
         turn=turn,

@@ -15,6 +15,7 @@ def listening(context: Context, language: str | None) -> SessionConfig:
         language=language,
         respond="never",
         speak=False,
+        revise=True,
         diarize=context.settings.speaker_provider != "none",
         turn=TurnConfig(echo=False, speculations=0),
     )
