@@ -16,10 +16,11 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import errors, health, hosted, rest, sessions, socket, tokens
+from app.api import errors, health, hosted, rest, sessions, socket, tokens, users
 from app.api import objects as recordings
 from app.api.context import Context
 from app.api.deepgram import listen, prerecorded
+from app.api.erasing import finish as finish_erasing
 from app.api.known import KnownVoices
 from app.api.openai import chat, embeddings, models, speech, transcriptions
 from app.api.openai import errors as openai_errors
@@ -36,7 +37,7 @@ from app.insights.memories import Memories
 from app.insights.reader import Reader
 from app.insights.structurer import Structurer
 from app.roles import ChatMessage, ColloquyError, Job
-from app.runtime import Runtime, rules, s3_access
+from app.runtime import Runtime, database_url, rules, s3_access
 from app.security.access import Access, load_secret
 from app.security.links import Links
 from app.settings import Settings
@@ -45,11 +46,14 @@ from app.stores.keeper import Keeper
 from app.stores.landing import landings
 from app.stores.objects import open_objects
 from app.stores.retention import Sweeper
+from app.stores.sealed import SealedConversations
+from app.stores.sealed_diary import SealedDiary
 from app.stores.shared import SharedSessions
 from app.stores.spool import Spool
-from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql import open_conversations
 from app.stores.sql_diary import SqlDiary
 from app.stores.sql_keys import SqlKeys
+from app.stores.sql_owned import SqlOwned
 from app.stores.sql_recordings import SqlRecordings
 from app.stores.vault import Vault
 from app.tools.toolbox import open_toolbox
@@ -83,20 +87,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         objects = await open_objects(settings.objects_url, s3_access(settings))
-        conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
-        diary = SqlDiary(conversations.engine)
+        database = await open_conversations(database_url(settings))
+        keys = UserKeys(master, SqlKeys(database.engine))
+        await keys.check()
+        conversations = SealedConversations(database, keys)
+        diary = SealedDiary(SqlDiary(database.engine), keys)
         meaning = Meaning(lambda: runtime.on_demand("embedding"))
         reader = Reader(lambda: runtime.role("llm"))
         count = runtime.metrics.insights_total
         days = Conversations(
             diary, Structurer(diary, reader, meaning, lambda outcome: count.labels(outcome).inc())
         )
-        keys = UserKeys(master, SqlKeys(conversations.engine))
-        await keys.check()
         vault = Vault(objects, keys)
         spool = Spool(settings.data_dir / "spool", master.derived("spool"), int(settings.spool_max_mb * 1e6))
         keeper = Keeper(spool, landings(conversations, vault, diary), runtime.metrics)
-        sweeper = Sweeper(SqlRecordings(conversations.engine), vault, rules(settings), runtime.metrics)
+        sweeper = Sweeper(SqlRecordings(database.engine), vault, rules(settings), runtime.metrics)
         shared = None
         if settings.shared_state_url is not None:
             url = settings.shared_state_url.get_secret_value()
@@ -117,7 +122,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             ),
             conversations=conversations,
             objects=objects,
+            keys=keys,
             vault=vault,
+            owned=SqlOwned(database.engine),
             keeper=keeper,
             diary=diary,
             days=days,
@@ -134,6 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         app.state.context = context
         await keeper.start()
+        await finish_erasing(context)
         runtime.start()
         days.start()
         sweeper.start()
@@ -173,6 +181,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sessions,
         recordings,
         tokens,
+        users,
         rest,
         socket,
         embeddings,

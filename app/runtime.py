@@ -23,6 +23,7 @@ from app.observability.metrics import Metrics
 from app.roles import ColloquyError, EngineFailed, Misconfigured, NotFound, RoleSet
 from app.roles.streaming import StreamingStt
 from app.settings import Settings
+from app.stores.database import sqlite_url
 from app.stores.retention import Rules
 from app.stores.s3 import S3Access
 
@@ -243,6 +244,12 @@ def s3_access(s: Settings) -> S3Access:
         s.s3_access_key_id,
         secret.get_secret_value() if secret is not None else None,
     )
+
+
+def database_url(s: Settings) -> str:
+    """Where sessions and turns are kept."""
+    given = s.database_url
+    return given.get_secret_value() if given is not None else sqlite_url(s.data_dir / "colloquy.db")
 
 
 def rules(s: Settings) -> Rules:

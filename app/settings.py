@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         Path(platformdirs.user_data_dir("colloquy")), description="recordings, database and secrets live here"
     )
+    database_url: SecretStr | None = Field(
+        None,
+        description="a PostgreSQL database with pgvector, postgresql://USER:PASSWORD@HOST/NAME; default: SQLite in "
+        "DATA_DIR",
+    )
     master_keys: list[SecretStr] = Field(
         default_factory=list,
         description="keys (32 bytes, base64) that seal what is stored, as JSON: the first seals, all open; "

@@ -64,10 +64,11 @@ class Phone:
         await self._ready.wait()
 
     async def send(self, packets: Sequence[bytes]) -> None:
-        """As fast as they are taken."""
+        """As fast as they are taken: the network holds minutes of them, so wait until they are there."""
         assert self._socket is not None
         for packet in packets:
             await self._socket.send(packet)
+        await (await self._socket.ping())
 
     async def leave(self) -> None:
         """Hang up; what was sent is heard to its end."""

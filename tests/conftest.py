@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer, postgres_server
 from serving import Server, make_settings, running
 
 from app.engines.workers import Workers
@@ -16,6 +17,8 @@ from app.models.store import ModelStore
 from app.roles import RoleSet
 from app.runtime import Runtime
 from app.settings import Settings
+from app.stores.database import sqlite_url
+from app.stores.migrate import migrate
 
 MODELS = Path(os.environ["COLLOQUY_MODELS_DIR"]) if "COLLOQUY_MODELS_DIR" in os.environ else None
 
@@ -85,3 +88,35 @@ def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 raise RuntimeError(f"models are not ready: {failed or context.runtime.status}")
             time.sleep(0.1)
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that let it run."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """A database with our schema and nothing in it."""
+    name = postgres.database()
+    migrate(postgres.url(name), "head")
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A database of the test's own, with our schema."""
+    name = postgres.database(postgres_template)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database of the test's own; the test runs with each kind."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "data" / "colloquy.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url

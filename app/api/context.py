@@ -40,6 +40,7 @@ from app.runtime import Runtime
 from app.security.access import Access
 from app.security.links import Links
 from app.settings import Settings
+from app.stores.crypt import UserKeys
 from app.stores.diary import Diary
 from app.stores.interfaces import (
     ConversationStore,
@@ -51,6 +52,7 @@ from app.stores.interfaces import (
 from app.stores.keeper import Keeper
 from app.stores.landing import session_entry, turn_entry
 from app.stores.shared import SharedSessions
+from app.stores.sql_owned import SqlOwned
 from app.stores.vault import Vault
 from app.tools.toolbox import Toolbox
 
@@ -73,8 +75,12 @@ class Context:
     sessions: SessionManager
     conversations: ConversationStore
     objects: ObjectStore
+    keys: UserKeys
+    """What seals the data of each user."""
     vault: Vault
     """What of users lies among the objects."""
+    owned: SqlOwned
+    """What of users lies in the database."""
     keeper: Keeper
     diary: Diary
     """What wearables heard."""

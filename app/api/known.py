@@ -147,6 +147,10 @@ def _record(owner: str, person_id: str | None, encoder: str, voice: Voice, key: 
     return VoiceRecord(owner, person_id, encoder, vector, voice.seconds, datetime.now(UTC), key)
 
 
+def voices_folder(owner: str) -> str:
+    """Where the recordings of the voices lie that `owner` had made known."""
+    return f"speech_profiles/{sha256(owner.encode()).hexdigest()[:32]}"
+
+
 def _key(owner: str, person_id: str | None) -> str:
-    folder = f"speech_profiles/{sha256(owner.encode()).hexdigest()[:32]}"
-    return f"{folder}/{'profile' if person_id is None else person_id}.wav"
+    return f"{voices_folder(owner)}/{'profile' if person_id is None else person_id}.wav"

@@ -148,9 +148,7 @@ class Connection:
             await close(self._socket, end.code, end.reason)
         except TimeoutError:
             log.info("a client does not read what it is sent")
-            await close(
-                self._socket, CLOSE_FELL_BEHIND, "nothing was read for too long: come back, resume"
-            )
+            await close(self._socket, CLOSE_FELL_BEHIND, "nothing was read for too long: come back, resume")
         except (WebSocketDisconnect, RuntimeError) as gone:
             # Starlette reports a peer that vanished while we were sending as RuntimeError.
             log.debug("connection lost: %r", gone)

@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli.errors import load_settings
 from app.roles import Misconfigured
-from app.runtime import rules, s3_access
+from app.runtime import database_url, rules, s3_access
 from app.settings import Settings
 from app.stores.crypt import UserKeys, load_master_keys
 from app.stores.move import Moved, copy_objects
 from app.stores.objects import open_objects
 from app.stores.retention import Swept
 from app.stores.retention import sweep as sweep_recordings
-from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql import open_conversations
 from app.stores.sql_keys import SqlKeys
 from app.stores.sql_recordings import SqlRecordings
 from app.stores.vault import Vault
@@ -45,7 +45,7 @@ def sweep(*, dry_run: bool) -> int:
 
 async def _sweep(settings: Settings, dry_run: bool) -> Swept | None:
     objects = await open_objects(settings.objects_url, s3_access(settings))
-    conversations = await open_conversations(sqlite_url(settings.data_dir / "colloquy.db"))
+    conversations = await open_conversations(database_url(settings))
     try:
         given = [key.get_secret_value() for key in settings.master_keys]
         master = load_master_keys(given, settings.master_key_file)

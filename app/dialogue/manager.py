@@ -154,6 +154,12 @@ class SessionManager:
             self._admit()
             await self._close(entry)
 
+    async def end_all(self, owner: str) -> int:
+        """Close all sessions of `owner` now; how many there were."""
+        mine = [id_ for id_, entry in self._entries.items() if entry.owner == owner]
+        await asyncio.gather(*map(self.end, mine))
+        return len(mine)
+
     async def _close(self, entry: _Entry) -> None:
         if entry.leaving is not None:
             entry.leaving.cancel()

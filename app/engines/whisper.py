@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.engines.workers import Workers
 from app.roles import (
     SAMPLE_RATE,
@@ -39,6 +41,13 @@ _TOKENS_PER_SECOND = 8
 _NO_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
 _LOOPING = 2.4
 """Text that compresses better than this repeats itself (Whisper's own threshold)."""
+_BLOCK = SAMPLE_RATE // 10
+_AS_LOUD = 0.01
+"""Of the power of the loudest tenth of a second: 20 dB below it people still speak."""
+_REST = int(1.2 * SAMPLE_RATE)
+"""So much loud sound behind the last word is more than its end."""
+_SILENT, _SURE = 0.5, 0.55
+"""Words for the rest count if the model does not hold it for silence, and is as sure of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,10 @@ class Whisper:
             return Transcript("", language=language, confidence=0.0, no_speech=no_speech)
         words = self._words(pass_, frames) if options.word_times else ()
         confidence = min(1.0, math.exp(pass_.result.scores[0]))
-        return Transcript(pass_.text, words, language, confidence=confidence, no_speech=no_speech)
+        heard = Transcript(pass_.text, words, language, confidence=confidence, no_speech=no_speech)
+        if words and (rest := _unheard(audio[:_WINDOW], words[-1].end)) is not None:
+            return _joined(heard, self._transcribe(audio[rest:], options), rest / SAMPLE_RATE)
+        return heard
 
     def _decode(self, features: Any, options: SttOptions, window: int) -> _Pass:
         """Greedy text of `features` ([mels, frames]), padded or cut to `window` frames."""
@@ -182,6 +194,29 @@ class Whisper:
                 word = replace(word, text=last.text + text, start=last.start)
             words.append(word)
         return tuple(words)
+
+
+def _unheard(audio: Samples, heard_to: float) -> int | None:
+    """Where sound goes on, as loud as before, behind the last word; None if it does not. Without times to
+    write, the model takes the end of a sentence for the end of all when somebody else goes on after it."""
+    begin = int(heard_to * SAMPLE_RATE)
+    blocks = len(audio) // _BLOCK
+    levels = np.square(audio[: blocks * _BLOCK].reshape(blocks, _BLOCK)).mean(axis=1)
+    loud = levels > levels.max() * _AS_LOUD
+    return begin if loud[-(-begin // _BLOCK) :].sum() * _BLOCK >= _REST else None
+
+
+def _joined(heard: Transcript, rest: Transcript, offset: float) -> Transcript:
+    if not rest.text or rest.no_speech > _SILENT or rest.confidence < _SURE:
+        return heard
+    words = tuple(replace(w, start=w.start + offset, end=w.end + offset) for w in rest.words)
+    return replace(
+        heard,
+        text=f"{heard.text} {rest.text}",
+        words=heard.words + words,
+        confidence=min(heard.confidence, rest.confidence),
+        no_speech=min(heard.no_speech, rest.no_speech),
+    )
 
 
 def _loops(text: str) -> bool:

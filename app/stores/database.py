@@ -102,7 +102,14 @@ def _connecting(url: str, answer_s: float | None) -> Callable[[], Awaitable[Any]
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    wanted = (
+        "busy_timeout=10000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    )
+    for pragma in wanted:
         _set(cursor, pragma)
     cursor.close()
     connection.create_function("cosine_distance", 2, distance_of_bytes, deterministic=True)

@@ -232,6 +232,13 @@ class Diary(Protocol):
         """Keep the vectors of these; a memory whose content is another's meanwhile is left as it is."""
         ...
 
+    async def nearest_memories(
+        self, owner: str, encoder: str, vector: Vector, limit: int
+    ) -> list[tuple[MemoryRecord, float]]:
+        """`owner`'s memories that `encoder` placed nearest to `vector`, and the cosine of each, nearest
+        first; without their vectors."""
+        ...
+
     async def change_memory(self, owner: str, memory_id: str, content: str) -> MemoryRecord:
         """Write a memory anew, or `NotFound`."""
         ...

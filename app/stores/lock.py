@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 
 from filelock import FileLock, Timeout
-from sqlalchemy import text
+from sqlalchemy import BigInteger, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.stores.interfaces import StoreFailed
 from app.stores.sql import failures
 
 
@@ -33,15 +34,21 @@ async def alone(engine: AsyncEngine, work: str) -> AsyncIterator[bool]:
             lock.release()
         return
     number = int.from_bytes(sha256(f"colloquy {work}".encode()).digest()[:8], "big", signed=True)
+    given = bindparam("number", number, BigInteger)
+    with failures():
+        connection = await engine.connect()
     # The lock belongs to the connection, and is gone with it.
-    async with engine.connect() as connection:
+    try:
         with failures():
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            given = {"number": number}
-            mine = bool(await connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), given))
+            lock_it = text("SELECT pg_try_advisory_lock(:number)").bindparams(given)
+            mine = bool(await connection.scalar(lock_it))
         try:
             yield mine
         finally:
             if mine:
-                with failures():
-                    await connection.execute(text("SELECT pg_advisory_unlock(:number)"), given)
+                with suppress(StoreFailed), failures():
+                    await connection.execute(text("SELECT pg_advisory_unlock(:number)").bindparams(given))
+    finally:
+        with suppress(StoreFailed), failures():
+            await connection.close()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from app.roles import Misconfigured
+from app.stores.database import engine_to_migrate
+
+_LOCK = 0x636F6C6C6F717579
+"""Ours among PostgreSQL's advisory locks."""
 
 
 def migrate(url: str, revision: str, direction: Literal["upgrade", "downgrade"] = "upgrade") -> None:
@@ -43,7 +45,7 @@ async def _migrate(url: str, revision: str, direction: Literal["upgrade", "downg
                 f"use that version, or another database. ({error})"
             ) from error
 
-    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    engine = engine_to_migrate(url)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -62,6 +64,8 @@ async def _migrate(url: str, revision: str, direction: Literal["upgrade", "downg
 
     try:
         async with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
             await connection.run_sync(run)
     finally:
         await engine.dispose()

@@ -1,8 +1,8 @@
 """A `ConversationStore` whose texts are sealed with their owner's key before they reach another one, and
 opened when they come back, so that every kind of database is covered at once.
 
-What stays readable: ids, whose it is, times, numbers, languages, where recordings lie. Lists are sealed whole,
-as the only item of a list. Text from before there were seals is read as it is.
+What stays readable: ids, whose it is, times, numbers, languages, where recordings lie. Lists are sealed
+whole, as the only item of a list. Text from before there were seals is read as it is.
 """
 
 from __future__ import annotations

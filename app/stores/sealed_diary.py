@@ -207,6 +207,19 @@ class SealedDiary:
             ]
             await self._inner.place_memories(await asyncio.to_thread(_turned, cipher, same))
 
+    async def nearest_memories(
+        self, owner: str, encoder: str, vector: Vector, limit: int
+    ) -> list[tuple[MemoryRecord, float]]:
+        """See `Diary`."""
+        cipher = await self._keys.cipher(owner)
+        turned = await asyncio.to_thread(cipher.turn, vector)
+        found = await self._inner.nearest_memories(owner, _TURNED + encoder, turned, limit)
+        # Those from before there were seals.
+        found += await self._inner.nearest_memories(owner, encoder, vector, limit)
+        nearest = sorted(found, key=lambda pair: -pair[1])[:limit]
+        opened = await self._open_memories(owner, [memory for memory, _ in nearest])
+        return [(memory, alike) for memory, (_, alike) in zip(opened, nearest, strict=True)]
+
     async def change_memory(self, owner: str, memory_id: str, content: str) -> MemoryRecord:
         """See `Diary`."""
         cipher = await self._keys.cipher(owner)
@@ -328,27 +341,32 @@ def _placed(records: Sequence[MemoryRecord]) -> bool:
 
 
 def _turned(cipher: Cipher, records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
+    placed = [r for r in records if r.encoder is not None and r.vector is not None]
+    turned = _turn(cipher, placed, back=False)
     return [
-        r
-        if r.encoder is None or r.vector is None
-        else replace(r, encoder=_TURNED + r.encoder, vector=cipher.turn(r.vector))
+        replace(r, encoder=f"{_TURNED}{r.encoder}", vector=turned[r.id]) if r.id in turned else r
         for r in records
     ]
 
 
 def _turned_back(cipher: Cipher, records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    return [
-        replace(
-            r,
-            encoder=r.encoder.removeprefix(_TURNED),
-            vector=r.vector
-            if r.vector is None or not r.encoder.startswith(_TURNED)
-            else cipher.turn(r.vector, back=True),
-        )
-        if r.encoder is not None
-        else r
-        for r in records
-    ]
+    marked = [r for r in records if r.encoder is not None and r.encoder.startswith(_TURNED)]
+    names = {r.id: r.encoder.removeprefix(_TURNED) for r in marked if r.encoder is not None}
+    turned = _turn(cipher, [r for r in marked if r.vector is not None], back=True)
+    return [replace(r, encoder=names[r.id], vector=turned.get(r.id)) if r.id in names else r for r in records]
+
+
+def _turn(cipher: Cipher, records: Sequence[MemoryRecord], *, back: bool) -> dict[str, Vector]:
+    """Their vectors turned, by id; those of one length at once."""
+    alike: dict[int, list[tuple[str, Vector]]] = {}
+    for record in records:
+        if record.vector is not None:
+            alike.setdefault(len(record.vector), []).append((record.id, record.vector))
+    turned: dict[str, Vector] = {}
+    for some in alike.values():
+        columns = cipher.turn(np.stack([vector for _, vector in some], axis=1), back=back)
+        turned |= {id_: columns[:, n].copy() for n, (id_, _) in enumerate(some)}
+    return turned
 
 
 def _open_voice(cipher: Cipher, voice: VoiceRecord) -> VoiceRecord:

@@ -140,6 +140,16 @@ class SharedSessions:
         async with _reaching():
             await self._forget(keys=_keys(session_id), args=[self._holder])
 
+    async def erase(self, owner: str) -> int:
+        """Delete all sessions of `owner`, whoever holds them; how many. Raises `Unavailable`."""
+        gone = 0
+        async with _reaching():
+            async for name in self._redis.scan_iter("colloquy:session:*", count=500, _type="HASH"):
+                if await self._redis.hget(name, "owner") == owner.encode():
+                    gone += 1
+                    await self._redis.delete(*_keys(name.decode().rpartition(":")[2]))
+        return gone
+
     async def close(self) -> None:
         """Leave the server."""
         await self._redis.aclose()

@@ -1,56 +1,41 @@
-"""Conversations in a relational database: SQLite today, by SQL that PostgreSQL takes as well."""
+"""Conversations in a relational database, SQLite or PostgreSQL, by SQL that both take."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Table, event, func, insert, inspect, select, text, update
+from sqlalchemy import Row, Table, func, insert, inspect, literal, select, text, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.dialects.postgresql import insert as insert_into_postgres
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.observability.clock import Stage
 from app.roles import BadInput, NotFound, Word
+from app.stores.database import make_place, new_engine
+from app.stores.database import sqlite_url as sqlite_url
 from app.stores.interfaces import SessionRecord, StoreFailed, TurnRecord, check_page
 from app.stores.migrate import migrate
 from app.stores.tables import SCHEMA, conversation_turns, sessions, transcriptions
 
 logger = logging.getLogger(__name__)
 
-_TRIES, _TRY_S = 500, 0.02
-
-
-def sqlite_url(path: Path) -> str:
-    """The URL of an SQLite database in a file."""
-    return URL.create("sqlite+aiosqlite", database=str(path)).render_as_string(hide_password=False)
-
 
 async def open_conversations(url: str) -> SqlConversations:
-    """Open the database at `url` (an SQLAlchemy URL with an async driver; for SQLite a file,
-    made with its folder if missing) and bring its schema up to date."""
-    where = make_url(url)
-    if where.get_backend_name() == "sqlite" and where.database:
-        folder = Path(where.database).parent
-        with failures():
-            await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-    # Statements are shown in errors, and so in logs; what people said must not be.
-    engine = create_async_engine(where, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    """Open the database at `url` (see `database.new_engine`; an SQLite file is made with its folder if
+    missing) and bring its schema up to date."""
+    engine = new_engine(url)
     try:
         with failures():
+            await make_place(engine)
             if await _revision(engine) != SCHEMA:
                 logger.info("bringing the database's schema to revision %s", SCHEMA)
                 await asyncio.to_thread(migrate, url, "head")
@@ -58,27 +43,6 @@ async def open_conversations(url: str) -> SqlConversations:
         await engine.dispose()
         raise
     return SqlConversations(engine)
-
-
-def _set_up_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        _set(cursor, pragma)
-    cursor.close()
-
-
-def _set(cursor: Any, pragma: str) -> None:
-    # Changing the journal is refused at once, whatever the timeout, while another process that opens the
-    # new database does it too, or makes its tables.
-    for _ in range(_TRIES):
-        try:
-            cursor.execute(f"PRAGMA {pragma}")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            time.sleep(_TRY_S)
-    cursor.execute(f"PRAGMA {pragma}")
 
 
 async def _revision(engine: AsyncEngine) -> str | None:
@@ -92,17 +56,42 @@ async def _revision(engine: AsyncEngine) -> str | None:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Trouble with the database itself, as opposed to what was asked of it, is `StoreFailed`."""
+    """Trouble with the database itself, as opposed to what was asked of it, is `StoreFailed`; a value that it
+    does not take `BadInput`."""
     try:
         yield
-    except (sa_exc.IntegrityError, sa_exc.ProgrammingError, sa_exc.DataError):
-        raise
     except (sa_exc.DBAPIError, sa_exc.TimeoutError, OSError) as error:
+        if _is_of_values(error):
+            # Without the driver's words: they hold the value.
+            raise BadInput("The database does not take a value that it was given.") from None
+        if _is_ours(error):
+            raise
         reason = getattr(error, "orig", None) or error
         raise StoreFailed(
             f"The database cannot be used ({reason}): "
             "check that it is ours, is there, may be written, and that its disk is not full."
         ) from error
+
+
+def _state(error: BaseException) -> str:
+    """PostgreSQL's SQLSTATE; empty for SQLite."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def _is_of_values(error: BaseException) -> bool:
+    refused_by_driver = isinstance(getattr(error, "orig", None), BaseException) and isinstance(
+        error.orig.__cause__,  # type: ignore[attr-defined]
+        ValueError,
+    )
+    return refused_by_driver or _state(error).startswith("22")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """A rule of the schema that was broken, or a statement that is none. On PostgreSQL also a table that is
+    not there or may not be used is a `ProgrammingError`, and that is trouble with the database."""
+    if isinstance(error, sa_exc.ProgrammingError):
+        return _state(error) in ("", "42601")
+    return isinstance(error, sa_exc.IntegrityError | sa_exc.DataError)
 
 
 def is_id(given: str) -> bool:
@@ -197,7 +186,7 @@ class SqlConversations:
 
     async def end_session(self, session_id: str, at: datetime | None = None) -> None:
         """See `ConversationStore`."""
-        ended = func.coalesce(sessions.c.ended_at, at or datetime.now(UTC), type_=sessions.c.ended_at.type)
+        ended = func.coalesce(sessions.c.ended_at, literal(at or datetime.now(UTC), sessions.c.ended_at.type))
         with failures():
             async with self._engine.begin() as connection:
                 which = update(sessions).where(sessions.c.id == _known(session_id))
@@ -277,5 +266,18 @@ async def write_row(
 ) -> None:
     """Update the row that is the `same`, else insert. The write comes first and takes SQLite's
     write lock at once; to read first and then write may fail without waiting for it."""
-    if (await connection.execute(update(table).where(same).values(values))).rowcount == 0:
-        await connection.execute(insert(table).values(values))
+    its = update(table).where(same).values(values)
+    if (await connection.execute(its)).rowcount or await add_row(connection, table, values):
+        return
+    if not (await connection.execute(its)).rowcount:
+        await connection.execute(insert(table).values(values))  # says what it is that is taken
+
+
+async def add_row(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert; on PostgreSQL, where others write at the same time, False if something of it is there
+    meanwhile."""
+    if connection.dialect.name == "postgresql":
+        query = insert_into_postgres(table).values(values).on_conflict_do_nothing()
+        return bool((await connection.execute(query)).rowcount)
+    await connection.execute(insert(table).values(values))
+    return True

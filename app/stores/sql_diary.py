@@ -8,12 +8,12 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, insert, select, update
+from sqlalchemy import Row, Select, Table, literal, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.roles import BadInput, NotFound
+from app.roles import BadInput, NotFound, Vector
 from app.stores.diary import (
     ActionItemRecord,
     ConversationRecord,
@@ -25,7 +25,7 @@ from app.stores.diary import (
     Whose,
 )
 from app.stores.interfaces import check_page
-from app.stores.sql import failures, is_id, write_row
+from app.stores.sql import add_row, failures, is_id, write_row
 from app.stores.tables import (
     action_items,
     conversations,
@@ -36,6 +36,7 @@ from app.stores.tables import (
     users,
     voices,
 )
+from app.stores.vectors import cosine_distance
 
 
 class SqlDiary:
@@ -61,8 +62,9 @@ class SqlDiary:
                 not held
                 and (await connection.execute(select(c.id).where(c.id == conversation.id))).first() is None
             ):
-                await connection.execute(insert(conversations).values(values))
-                held = True
+                held = await add_row(connection, conversations, values)
+                if not held:  # somebody else has just added it
+                    held = bool((await connection.execute(going_on.values(values))).rowcount)
             for record in records:
                 its = (segments.c.id == record.id) & (segments.c.conversation_id == conversation.id)
                 whose = _known_person(conversation.owner, record.person_id)
@@ -98,13 +100,13 @@ class SqlDiary:
         """See `Diary`."""
         found: dict[str, list[SegmentRecord]] = {id_: [] for id_ in conversation_ids}
         c = segments.c
+        ids = [id_ for id_ in conversation_ids if is_id(id_)]
         if last is None:
-            ids = [id_ for id_ in conversation_ids if is_id(id_)]
             query = select(segments).where(c.conversation_id.in_(ids)).order_by(c.start_s, c.end_s)
             for row in await self._rows(query):
                 found[row.conversation_id].append(SegmentRecord(**row._mapping))
             return found
-        for id_ in conversation_ids:
+        for id_ in ids:
             query = select(segments).where(c.conversation_id == id_)
             query = query.order_by(c.start_s.desc(), c.end_s.desc()).limit(last)
             found[id_] = [SegmentRecord(**row._mapping) for row in await self._rows(query)][::-1]
@@ -241,7 +243,9 @@ class SqlDiary:
             added = update(listened).where(its).values(seconds=listened.c.seconds + seconds)
             total = await connection.scalar(added.returning(listened.c.seconds))
             if total is None:
-                await connection.execute(insert(listened).values(owner=owner, day=day, seconds=seconds))
+                row = {"owner": owner, "day": day, "seconds": seconds}
+                if not await add_row(connection, listened, row):  # another process was first
+                    total = await connection.scalar(added.returning(listened.c.seconds))
         return seconds if total is None else float(total)
 
     # --- what was made of conversations ----------------------------------------------------------
@@ -263,6 +267,23 @@ class SqlDiary:
             for record in records:
                 its = update(memories).where(c.id == record.id, c.content == record.content)
                 await connection.execute(its.values(encoder=record.encoder, vector=record.vector))
+
+    async def nearest_memories(
+        self, owner: str, encoder: str, vector: Vector, limit: int
+    ) -> list[tuple[MemoryRecord, float]]:
+        """See `Diary`."""
+        check_page(limit, 0)
+        c = memories.c
+        distance = cosine_distance(c.vector, literal(vector, c.vector.type)).label("distance")
+        columns = [column for column in c if column.name != "vector"]
+        its = select(*columns, distance).where(c.owner == owner, c.encoder == encoder).subquery()
+        query = select(its).where(its.c.distance.is_not(None)).order_by(its.c.distance, its.c.id)
+        found = []
+        for row in await self._rows(query.limit(limit)):
+            values = dict(row._mapping)
+            distance_of_row = values.pop("distance")
+            found.append((MemoryRecord(**values), 1.0 - distance_of_row))
+        return found
 
     async def change_memory(self, owner: str, memory_id: str, content: str) -> MemoryRecord:
         """See `Diary`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import numpy as np
 from sqlalchemy import (
     JSON,
     Boolean,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -27,10 +27,12 @@ from sqlalchemy import (
     Uuid,
 )
 
-from app.roles import Vector
+from app.stores.vectors import Floats
 
-SCHEMA = "0005"
+SCHEMA = "0006"
 """Revision of the newest migration: a database that is there already needs no alembic."""
+
+_NEVER = dict.fromkeys((0, *range(0xD800, 0xE000)), "\ufffd")
 
 metadata = MetaData(
     naming_convention={
@@ -38,6 +40,7 @@ metadata = MetaData(
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
         "pk": "pk_%(table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
 
@@ -63,19 +66,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Floats(TypeDecorator[Vector]):
-    """A vector: float32, little-endian."""
+class AnyText(TypeDecorator[str]):
+    """Text without the characters that a database does not take: PostgreSQL no NUL, none of them half a pair
+    of UTF-16. U+FFFD stands for them."""
 
-    impl = LargeBinary
+    impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Vector | None, dialect: Dialect) -> bytes | None:
-        """To bytes."""
-        return None if value is None else value.astype("<f4").tobytes()
-
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Vector | None:
-        """From bytes."""
-        return None if value is None else np.frombuffer(value, "<f4").astype(np.float32)
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """What can be stored."""
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.translate(_NEVER)
 
 
 sessions = Table(
@@ -98,10 +100,10 @@ conversation_turns = Table(
     Column("number", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("source", String(16), nullable=False),
-    Column("transcript", Text, nullable=False),
+    Column("transcript", AnyText, nullable=False),
     Column("language", String(16)),
-    Column("reply", Text, nullable=False),
-    Column("reply_full", Text, nullable=False),
+    Column("reply", AnyText, nullable=False),
+    Column("reply_full", AnyText, nullable=False),
     Column("interrupted", Boolean, nullable=False),
     Column("latency", JSON, nullable=False),
     UniqueConstraint("session_id", "number"),
@@ -118,7 +120,7 @@ transcriptions = Table(
         nullable=False,
         unique=True,
     ),
-    Column("text", Text, nullable=False),
+    Column("text", AnyText, nullable=False),
     Column("words", JSON, nullable=False),
     Column("partials", JSON, nullable=False),
     Column("confidence", Float),
@@ -151,7 +153,7 @@ people = Table(
     metadata,
     Column("id", Uuid(as_uuid=False), primary_key=True),
     Column("owner", String(255), nullable=False, index=True),
-    Column("name", Text, nullable=False),
+    Column("name", AnyText, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -204,7 +206,7 @@ segments = Table(
         ForeignKey("conversations.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("text", Text, nullable=False),
+    Column("text", AnyText, nullable=False),
     Column("speaker", Integer, nullable=False),
     Column("is_user", Boolean, nullable=False),
     Column("person_id", Uuid(as_uuid=False), ForeignKey("people.id", ondelete="SET NULL")),
@@ -225,7 +227,7 @@ memories = Table(
         ForeignKey("conversations.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("content", Text, nullable=False),
+    Column("content", AnyText, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("encoder", String(255)),
     Column("vector", Floats),
@@ -243,10 +245,75 @@ action_items = Table(
         ForeignKey("conversations.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("description", Text, nullable=False),
+    Column("description", AnyText, nullable=False),
     Column("completed", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("completed_at", UtcDateTime),
     Column("due_at", UtcDateTime),
     Index(None, "owner", "created_at"),
+)
+
+prosody_scores = Table(
+    "prosody_scores",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column(
+        "transcription_id",
+        Uuid(as_uuid=False),
+        ForeignKey("transcriptions.id", ondelete="CASCADE"),
+        nullable=False,
+        unique=True,
+    ),
+    Column("confidence", Float, nullable=False),
+    Column("stability", Float, nullable=False),
+    Column("affability", Float, nullable=False),
+    Column("features", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("confidence BETWEEN 0 AND 100", name="confidence"),
+    CheckConstraint("stability BETWEEN 0 AND 100", name="stability"),
+    CheckConstraint("affability BETWEEN 0 AND 100", name="affability"),
+)
+
+voice_profiles = Table(
+    "voice_profiles",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("owner", String(255), nullable=False, index=True),
+    Column("name", AnyText, nullable=False),
+    Column("audio_key", String(500), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("encoder", String(255)),
+    Column("vector", Floats),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+synthesized_audios = Table(
+    "synthesized_audios",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column(
+        "turn_id",
+        Uuid(as_uuid=False),
+        ForeignKey("conversation_turns.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("mode", String(8), nullable=False),
+    Column("voice_profile_id", Uuid(as_uuid=False), ForeignKey("voice_profiles.id", ondelete="SET NULL")),
+    Column("audio_key", String(500)),
+    Column("audio_seconds", Float, nullable=False),
+    Column("synthesis_ms", Float, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("mode IN ('fast', 'hq')", name="mode"),
+)
+
+system_logs = Table(
+    "system_logs",
+    metadata,
+    Column("id", Uuid(as_uuid=False), primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("level", String(16), nullable=False),
+    Column("message", AnyText, nullable=False),
+    Column("trace_id", String(64)),
+    Column("metadata", JSON, nullable=False),
 )

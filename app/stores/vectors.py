@@ -36,11 +36,9 @@ class PgVector(UserDefinedType[bytes]):
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """What is selected instead of the column."""
-        return func.vector_send(column, type_=self)
+        return func.vector_send(column, type_=column.type)
 
-    def result_processor(
-        self, dialect: Dialect, coltype: object
-    ) -> Callable[[bytes | None], bytes | None]:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[bytes | None], bytes | None]:
         """From 2 bytes of length, 2 of nothing, and big-endian float32."""
 
         def numbers(value: bytes | None) -> bytes | None:
@@ -84,9 +82,7 @@ def _named(element: cosine_distance, compiler: SQLCompiler, **given: Any) -> str
 def _operator(element: cosine_distance, compiler: SQLCompiler, **given: Any) -> str:
     one, other = (compiler.process(clause, **given) for clause in element.clauses)
     # The operator fails for vectors of different lengths, and gives NaN for one of length zero.
-    return (
-        f"CASE WHEN vector_dims({one}) = vector_dims({other}) THEN nullif(({one} <=> {other}), 'NaN') END"
-    )
+    return f"CASE WHEN vector_dims({one}) = vector_dims({other}) THEN nullif(({one} <=> {other}), 'NaN') END"
 
 
 def distance_of_bytes(one: bytes | None, other: bytes | None) -> float | None:

@@ -69,6 +69,7 @@ class Listening:
 
     roles: RoleSet
     stt: tuple[_Counted, _Counted]
+    revise: bool
 
     async def finals(self, samples: Samples) -> list[events.Final]:
         """What a new session writes down of `samples`, utterance by utterance."""
@@ -91,7 +92,8 @@ class Listening:
         async def forget(session: Session, turn: Turn, complete: bool) -> None:
             pass
 
-        config = SessionConfig(respond="never", speak=False, turn=TurnConfig(echo=False, speculations=0))
+        turn = TurnConfig(echo=False, speculations=0)
+        config = SessionConfig(respond="never", speak=False, revise=self.revise, turn=turn)
         session = Session("benchmark", config, roles=ready, on_turn=forget, on_event=heed)
         session.start()
         sound = np.concatenate([samples, np.zeros(round(_SILENCE_S * SAMPLE_RATE), np.float32)])
@@ -131,9 +133,9 @@ async def _recogniser(name: str, settings: Settings, workers: Workers) -> Speech
 
 
 @asynccontextmanager
-async def listening(partial: str, final: str) -> AsyncIterator[Listening]:
+async def listening(partial: str, final: str, revise: bool = False) -> AsyncIterator[Listening]:
     """The recognisers that follow the voice and give the final words, by the names of their models, and what
-    else a session hears with, as the server loads them."""
+    else a session hears with, as the server loads them. `revise`: as for clients that show words anew."""
     settings = load_settings()
     workers = Workers(settings.threads, reserved=1)
     vad = Silero(await model_folder(settings, "silero-vad"))
@@ -143,7 +145,7 @@ async def listening(partial: str, final: str) -> AsyncIterator[Listening]:
         turn = SmartTurn(await model_folder(settings, "smart-turn-v3.2"), workers, threads=settings.threads)
         # Nothing is answered.
         nobody: Any = None
-        yield Listening(RoleSet(vad, stt, follows, nobody, nobody, turn), (stt, follows))
+        yield Listening(RoleSet(vad, stt, follows, nobody, nobody, turn), (stt, follows), revise)
     finally:
         await vad.close()
         workers.close()

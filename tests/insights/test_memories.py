@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest_asyncio
@@ -15,7 +14,7 @@ from app.insights.meaning import Meaning
 from app.insights.memories import Memories
 from app.roles import EngineFailed, EngineInfo, TextEmbedding
 from app.stores.diary import ConversationRecord, MemoryRecord
-from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql import open_conversations
 from app.stores.sql_diary import SqlDiary
 
 OWNER = "somebody"
@@ -23,8 +22,8 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @pytest_asyncio.fixture
-async def diary(tmp_path: Path) -> AsyncIterator[SqlDiary]:
-    store = await open_conversations(sqlite_url(tmp_path / "a.db"))
+async def diary(database: str) -> AsyncIterator[SqlDiary]:
+    store = await open_conversations(database)
     yield SqlDiary(store.engine)
     await store.close()
 

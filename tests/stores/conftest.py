@@ -13,12 +13,12 @@ from s3_server import S3Server, s3_server
 from app.stores.folder import open_folder
 from app.stores.interfaces import ConversationStore, ObjectStore
 from app.stores.s3 import open_bucket
-from app.stores.sql import open_conversations, sqlite_url
+from app.stores.sql import open_conversations
 
 
-@pytest_asyncio.fixture(params=["sqlite"])
-async def conversations(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ConversationStore]:
-    store = await open_conversations(sqlite_url(tmp_path / "data" / "colloquy.db"))
+@pytest_asyncio.fixture
+async def conversations(database: str) -> AsyncIterator[ConversationStore]:
+    store = await open_conversations(database)
     yield store
     await store.close()
 

@@ -25,7 +25,7 @@ from app.stores.interfaces import ObjectStore, StoreFailed
 from app.stores.landing import recording_key
 from app.stores.lock import alone
 from app.stores.retention import Rules, Sweeper, Swept, sweep
-from app.stores.sql import SqlConversations, open_conversations, sqlite_url
+from app.stores.sql import SqlConversations, open_conversations
 from app.stores.sql_keys import SqlKeys
 from app.stores.sql_recordings import SqlRecordings
 from app.stores.vault import Vault
@@ -73,8 +73,8 @@ class Kept:
 
 
 @pytest_asyncio.fixture
-async def kept(objects: ObjectStore, tmp_path: Path) -> AsyncIterator[Kept]:
-    conversations = await open_conversations(sqlite_url(tmp_path / "a.db"))
+async def kept(objects: ObjectStore, database: str) -> AsyncIterator[Kept]:
+    conversations = await open_conversations(database)
     vault = Vault(objects, UserKeys(MasterKeys([b"m" * 32]), SqlKeys(conversations.engine)))
     yield Kept(conversations, vault, SqlRecordings(conversations.engine))
     await conversations.close()

@@ -60,6 +60,8 @@ _AT_ONCE = 100
 """Segments in an array: when a speaker is recognised, many change."""
 _AHEAD = 2
 """So many utterances may lack their final words before a phone that sends faster than we hear waits."""
+_UNREAD = 100
+"""The same for events that were not looked at, while a database is slow."""
 
 
 class Close(Exception):
@@ -319,7 +321,7 @@ class Connection:
         await self._opened.wait()
         assert self._session is not None
         self._arrived = math.inf  # while it is we who make the phone wait, it is there
-        while self._transcript.behind > _AHEAD:
+        while self._transcript.behind > _AHEAD or self._unread > _UNREAD:
             self._calm.clear()
             await self._calm.wait()
         self._clock.arrives(self._session.heard_s, time.time())
@@ -422,6 +424,7 @@ class Connection:
                 if self._place is not None and self._place[1].firm:
                     await self._settle_or_log()
                 self._followed_to = number
+                self._calm.set()
         finally:
             ready.cancel()
             await asyncio.wait([ready])
@@ -538,6 +541,8 @@ class Connection:
             await asyncio.sleep(_TICK_S)
             if time.monotonic() - self._arrived > _IDLE_S:
                 raise Close(1001, "nothing came for 90 seconds")
+            if self._days.unwanted(self):
+                raise Close(1001, "all that was kept of this user is erased")
             await self._settle_or_log()
             await self._limits.check(self._heard_s)
             if self._limits.time_is_up(speaking=bool(self._transcript.behind)):
@@ -550,12 +555,16 @@ class Connection:
     def _heard_s(self) -> float:
         return self._session.heard_s if self._session is not None else 0.0
 
+    @property
+    def _unread(self) -> int:
+        """How many of the session's events were not looked at yet."""
+        return self._session.outbox.last_seq - self._followed_to if self._session is not None else 0
+
     def _now(self) -> float:
         """What time it is for what is heard: not yet now while sound waits to be listened to."""
         session = self._session
         if session is None:
             return 0.0 if not self._wish.custom_stt else time.time()
-        behind = self._transcript.behind or session.outbox.last_seq > self._followed_to
-        if behind or session.heard_s - session.listened_s > _TICK_S:
+        if self._transcript.behind or self._unread or session.heard_s - session.listened_s > _TICK_S:
             return 0.0
         return max(time.time(), self._clock.at(session.heard_s))

@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from app.api.wearable.segments import Json, Segment, segment_json, whose
 from app.api.wearable.shapes import conversation_json, of_record, to_record
@@ -118,6 +119,7 @@ class Conversations:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
+        self._unwanted: WeakSet[Listener] = WeakSet()
         self._again: set[str] = set()
         self._id = uuid.uuid4().hex
 
@@ -188,6 +190,24 @@ class Conversations:
             if current is not None and not current.stored:
                 del self._current[owner]
         self._left.set()
+
+    async def forget(self, owner: str) -> int:
+        """Nothing is to be known of `owner` any more: wait until their connections are gone; how many."""
+        if (current := self._current.get(owner)) is not None:
+            self._forget(current)
+        found = list(self._listeners.get(owner, ()))
+        self._unwanted.update(found)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                while any(listener in self._listeners.get(owner, ()) for listener in found):
+                    self._left.clear()
+                    await self._left.wait()
+        self._current.pop(owner, None)
+        return len(found)
+
+    def unwanted(self, listener: Listener) -> bool:
+        """Whether this connection is to end."""
+        return listener in self._unwanted
 
     def show(self, owner: str, segments: Sequence[Json], deleted: Sequence[str]) -> None:
         """Show all of `owner`'s connections what is new."""
