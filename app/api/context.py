@@ -32,10 +32,10 @@ from app.dialogue.manager import SessionManager
 from app.dialogue.session import Session
 from app.dialogue.speakers import Person
 from app.dialogue.turn import Turn
-from app.dialogue.who import Told, Who
+from app.dialogue.who import Who
 from app.insights.memories import Memories
 from app.observability.metrics import Metrics
-from app.roles import ColloquyError, Samples, Vector
+from app.roles import ColloquyError, Vector
 from app.runtime import Runtime
 from app.security.access import Access
 from app.security.links import Links
@@ -58,8 +58,6 @@ from app.tools.toolbox import Toolbox
 
 log = logging.getLogger(__name__)
 
-Labels = Callable[[Samples], Awaitable[Told]]
-"""Says who said something (`Who.label`)."""
 _USERS = 1000
 
 

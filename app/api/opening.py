@@ -6,13 +6,14 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from app.api.context import Context, Labels
+from app.api.context import Context
 from app.api.ears import Ears
 from app.api.messages import SessionSettings, TurnDetection
 from app.dialogue.config import SessionConfig, TurnConfig, default_instructions
 from app.dialogue.handover import Restored, restored
 from app.dialogue.session import Session
 from app.dialogue.turn import Turn
+from app.dialogue.who import Who
 from app.roles import BadInput, Busy, NotFound
 from app.stores.shared import Unavailable
 from app.tools import Caller
@@ -37,7 +38,7 @@ async def open_session(context: Context, owner: str, wish: SessionSettings) -> S
 
 
 async def open_listener(
-    context: Context, owner: str, config: SessionConfig, connection: object, who: Labels | None = None
+    context: Context, owner: str, config: SessionConfig, connection: object, who: Who | None = None
 ) -> Session:
     """A session that only writes down what is said, with a place, for `connection`; nothing of it is kept
     here. `Busy` if there is no place: only until a moment of overload is over it waits."""
@@ -52,7 +53,7 @@ async def open_listener(
             roles=context.runtime.roles,
             on_turn=forget,
             on_event=context.count,
-            who=who or context.who(session_id, owner).label,
+            voices=(who or context.who(session_id, owner)).parts,
         )
 
     session = context.sessions.create(owner, make)

@@ -26,6 +26,8 @@ models_app = typer.Typer(help="The models on this machine: list, fetch, verify."
 app.add_typer(models_app, name="models")
 objects_app = typer.Typer(help="Where recordings are kept.", no_args_is_help=True)
 app.add_typer(objects_app, name="objects")
+db_app = typer.Typer(help="Where everything else is kept.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
 
 Language = Annotated[
     str | None, typer.Option(metavar="CODE", help="Language spoken: en, zh, … or auto to detect it.")
@@ -207,6 +209,25 @@ def objects_move(
     from app.cli.objects import move
 
     move(to=to, from_=from_, delete=delete)
+
+
+@db_app.command("move")
+def db_move(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="postgresql://USER:PASSWORD@HOST/NAME; default: SQLite in DATA_DIR."
+        ),
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="URL", help="Default: DATABASE_URL.")] = None,
+) -> None:
+    """Copy everything to an empty database; all of it is read again there and compared.
+
+    Stop the server first. If it fails, nothing is there.
+    """
+    from app.cli.database import move
+
+    move(to=to, from_=from_)
 
 
 @app.command(

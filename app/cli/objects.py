@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import ExitStack
 from hashlib import sha256
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from app.cli.bar import counting
 from app.cli.errors import load_settings
 from app.roles import Misconfigured
 from app.runtime import database_url, rules, s3_access
@@ -84,7 +82,11 @@ async def _move(settings: Settings, from_: str, to: str, delete: bool) -> Moved:
     target = await open_objects(to, s3_access(settings))
     try:
         with ExitStack() as stack:
-            tell = _bar(stack)
+            bar = counting(stack, "copying")
+
+            def tell(moved: Moved) -> None:
+                bar(moved.done, moved.found)
+
             moved = await copy_objects(source, target, journal, delete=delete, tell=tell)
         if delete:
             journal.unlink(missing_ok=True)  # else a second run need only look at what came since
@@ -92,22 +94,3 @@ async def _move(settings: Settings, from_: str, to: str, delete: bool) -> Moved:
     finally:
         await source.close()
         await target.close()
-
-
-def _bar(stack: ExitStack) -> Callable[[Moved], None]:
-    """Shows how far it is: as a bar in a terminal, else as a line for each tenth."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        told = 0
-
-        def line(moved: Moved) -> None:
-            nonlocal told
-            if moved.done * 10 // moved.found > told:
-                told = moved.done * 10 // moved.found
-                console.print(f"{moved.done} of {moved.found}", soft_wrap=True)
-
-        return line
-    columns = TextColumn("copying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    progress = stack.enter_context(Progress(*columns, console=console))
-    task = progress.add_task("copying", total=None)
-    return lambda moved: progress.update(task, total=moved.found, completed=moved.done)

@@ -16,6 +16,7 @@ from rich.console import Console
 from app.cli.leaving import LeavingProtocol
 from app.cli.loading import show_loading
 from app.main import create_app
+from app.observability.logs import guard
 from app.roles import ColloquyError, EngineFailed, Misconfigured
 from app.settings import Settings
 from app.talk import NoServer, health
@@ -42,6 +43,7 @@ def build_app(settings: Settings) -> FastAPI:
 
 def config(app: FastAPI, *, access_log: bool = False) -> uvicorn.Config:
     """How uvicorn serves us."""
+    guard()
     return uvicorn.Config(
         app,
         log_config=None,

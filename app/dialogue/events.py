@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from app.roles import Samples, Word
@@ -76,9 +78,19 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one person said of an utterance: the words from index `first` to the next part's."""
+
+    first: int
+    speaker: str
+    person: Named | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """What was said; `text` begins with the last `Partial.committed`. Times of `words` are from `start`,
-    which is in seconds of the session's audio. `person` is who speaks, if it is somebody known."""
+    which is in seconds of the session's audio. `person` is who speaks, if it is somebody known. `parts`: who
+    said what, where several did and that was asked for."""
 
     turn_id: str
     transcription_id: str
@@ -90,6 +102,13 @@ class Final:
     speaker: str = NOBODY_TOLD
     start: float = 0.0
     person: Named | None = None
+    parts: tuple[Part, ...] = ()
+
+    def voices(self) -> Iterator[tuple[Part, int, int]]:
+        """Who said which words, from one index to the next; at least one."""
+        parts = self.parts or (Part(0, self.speaker, self.person),)
+        for part, after in zip_longest(parts, parts[1:]):
+            yield part, part.first, after.first if after else len(self.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,6 +308,8 @@ def unpack(data: bytes) -> e.Event:
         values[name] = tuple(Word(*w) for w in values[name])
     if kind is e.Final and values.get("person"):
         values["person"] = e.Named(*values["person"])
+    if kind is e.Final:
+        values["parts"] = ()  # told only to who writes down, which no other process goes on with
     event: e.Event = kind(**values)
     return event
 

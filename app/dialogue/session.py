@@ -16,7 +16,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from app.dialogue.answers import Answers
@@ -27,6 +27,7 @@ from app.dialogue.events import (
     Failed,
     Final,
     Notice,
+    Part,
     Reason,
     SpeechStarted,
     SpeechStopped,
@@ -52,6 +53,7 @@ from app.roles import (
     ColloquyError,
     RoleSet,
     Samples,
+    Word,
 )
 
 log = logging.getLogger(__name__)
@@ -84,12 +86,14 @@ class Session:
         restored: Restored | None = None,
         on_moved: Callable[[Session], None] = lambda session: None,
         who: Callable[[Samples], Awaitable[Told]] | None = None,
+        voices: Callable[[Samples, Sequence[Word]], Awaitable[list[Part]]] | None = None,
         functions: Functions | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`store`: where the session is written down for other processes; `restored`: what another
         one wrote; `on_moved` is called when another one has taken the session. `who` labels the speaker of
-        an utterance, where the config asks for it; `functions` are what replies may call."""
+        an utterance, where the config asks for it, and `voices` those of its words, where several may
+        speak; `functions` are what replies may call."""
         self.id = session_id
         self.config = config
         self._mirror: Mirror | None = None
@@ -108,7 +112,7 @@ class Session:
         self._on_turn = on_turn
         self._on_event = on_event
         self._on_speculation = on_speculation
-        self._who = who
+        self._who, self._voices = who, voices
         self._functions = functions
         self._now = now
         self._inbox = Inbox()
@@ -384,15 +388,19 @@ class Session:
                     return
                 if turn.recording is not None:
                     floor.learn(turn.recording)
-                speaker = Told(NOBODY_TOLD)
-                if self.config.diarize and self._who is not None and turn.recording is not None:
-                    speaker = await self._who(turn.recording)
-                self._transcribed(turn, utterance, final, speaker)
+                parts = [Part(0, NOBODY_TOLD)]
+                if self.config.diarize and turn.recording is not None:
+                    if self._voices is not None:
+                        parts = await self._voices(turn.recording, final.words)
+                    elif self._who is not None:
+                        told = await self._who(turn.recording)
+                        parts = [Part(0, told.label, told.person)]
+                self._transcribed(turn, utterance, final, parts)
                 if not self.config.turn.interrupt:
                     await replies.over()
                 self._reply_to(turn)
 
-    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords, speaker: Told) -> None:
+    def _transcribed(self, turn: Turn, utterance: Utterance, final: FinalWords, parts: list[Part]) -> None:
         turn.transcript, turn.words = final.text, final.words
         turn.language, turn.confidence = final.language, final.confidence
         turn.partials = tuple(utterance.partials)
@@ -406,9 +414,10 @@ class Session:
                 final.language,
                 final.confidence,
                 doubtful(final.confidence, final.no_speech),
-                speaker.label,
+                parts[0].speaker,
                 start=utterance.start / SAMPLE_RATE,
-                person=speaker.person,
+                person=parts[0].person,
+                parts=tuple(parts[:0] if len(parts) == 1 else parts),
             ),
         )
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.dialogue.events import USER, Named
+from app.dialogue.events import USER, Named, Part
 from app.dialogue.speakers import Person, Speakers, label_name
-from app.roles import SAMPLE_RATE, BadAudio, ColloquyError, Job, NotFound, Samples, SpeakerEmbedding, Urgency
+from app.dialogue.voice_changes import voice_changes
+from app.roles import (
+    SAMPLE_RATE,
+    BadAudio,
+    ColloquyError,
+    Job,
+    NotFound,
+    Samples,
+    SpeakerEmbedding,
+    Urgency,
+    Word,
+)
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +106,29 @@ class Who:
             except (ColloquyError, TimeoutError) as error:
                 log.warning("who spoke was not told: %r", error)
         return Told(label_name(self._last), self.person(self._last))
+
+    async def parts(self, spoken: Samples, words: Sequence[Word]) -> list[Part]:
+        """Who said which of `words`, whose times are from the beginning of `spoken`: people who take turns do
+        not always leave a pause."""
+        changes: list[int] = []
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                changes = await voice_changes(await self._voices(), spoken, Job(self._owner, Urgency.FINAL))
+        except NotFound:
+            pass
+        except (ColloquyError, TimeoutError) as error:
+            log.warning("an utterance was not cut where the voice changes: %r", error)
+        found: list[Part] = []
+        for begin, end in itertools.pairwise([0, *changes, len(spoken)]):
+            told = await self.label(spoken[begin:end])
+            first = (
+                bisect_left(words, begin / SAMPLE_RATE, key=lambda w: (w.start + w.end) / 2) if begin else 0
+            )
+            if found and found[-1].first == first:
+                found.pop()  # no word lay in it
+            if not found or (first < len(words) and found[-1].speaker != told.label):
+                found.append(Part(first, told.label, told.person))
+        return found
 
     # --- who they are -------------------------------------------------------------------------------
 

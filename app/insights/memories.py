@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from app.insights.meaning import NEAR, Line, Meaning, bare, fresh
@@ -40,27 +40,39 @@ class Memories:
     async def search(self, owner: str, query: str, limit: int) -> list[MemoryRecord]:
         """What has to do with `query`, nearest first; without an encoder for it what holds its words."""
         encoder, (place,) = await self._meaning.places([query], owner, Urgency.SPEECH)
-        known = await self._placed(owner, encoder)
-        found = await asyncio.to_thread(_ranked, query, place, encoder, known)
-        return [replace(memory, vector=None) for memory in found[:limit]]
+        known = await self._known(owner)
+        alike: dict[str, float] = {}
+        if encoder is not None and place is not None:
+            await self._place(owner, encoder, known)
+            near = await self._diary.nearest_memories(owner, encoder, place, limit)
+            alike = {memory.id: cosine for memory, cosine in near}
+        return (await asyncio.to_thread(_ranked, query, None if place is None else alike, known))[:limit]
 
-    async def _placed(self, owner: str, encoder: str | None) -> list[MemoryRecord]:
-        """All that is known, newest first, with vectors of `encoder` as far as there are."""
+    async def _known(self, owner: str, *, vectors: bool = False) -> list[MemoryRecord]:
+        """All that is known, newest first."""
         known: list[MemoryRecord] = []
         while len(known) < _MOST:
-            page = await self._diary.memories(owner, _PAGE, len(known), vectors=encoder is not None)
+            page = await self._diary.memories(owner, _PAGE, len(known), vectors=vectors)
             known += page
             if len(page) < _PAGE:
                 break
-        if encoder is None:
-            return known
+        return known
+
+    async def _placed(self, owner: str, encoder: str | None) -> list[MemoryRecord]:
+        """All that is known, newest first, with vectors of `encoder` as far as there are."""
+        known = await self._known(owner, vectors=encoder is not None)
+        if encoder is not None:
+            await self._place(owner, encoder, known)
+        return known
+
+    async def _place(self, owner: str, encoder: str, known: list[MemoryRecord]) -> None:
+        """Place those that are not."""
         missing = [n for n, m in enumerate(known) if m.encoder != encoder][:_PLACED_AT_ONCE]
         by, places = await self._meaning.places([known[n].content for n in missing], owner)
         if by == encoder:
             for n, place in zip(missing, places, strict=True):
                 known[n] = replace(known[n], encoder=encoder, vector=place)
             await self._diary.place_memories([known[n] for n in missing])
-        return known
 
 
 def _by(encoder: str | None, memory: MemoryRecord) -> Vector | None:
@@ -68,21 +80,21 @@ def _by(encoder: str | None, memory: MemoryRecord) -> Vector | None:
 
 
 def _ranked(
-    query: str, place: Vector | None, encoder: str | None, known: Sequence[MemoryRecord]
+    query: str, alike: Mapping[str, float] | None, known: Sequence[MemoryRecord]
 ) -> list[MemoryRecord]:
-    """What has to do with `query`, nearest first."""
+    """What has to do with `query`, nearest first; `alike` is how near by id, None if nobody can tell."""
     asked = bare(query)
     words = set(asked.split())
     ranks = []
     for memory in known:
-        content, its = bare(memory.content), _by(encoder, memory)
+        content = bare(memory.content)
         rank = 0.0
         if asked in content:  # who asks for a word wants what holds it first
             rank = 1.0
-        elif place is None:
+        elif alike is None:
             rank = len(words & set(content.split())) / max(1, len(words))
-        elif its is not None and its.shape == place.shape:
-            rank = float(its @ place)
+        else:
+            rank = alike.get(memory.id, 0.0)
         ranks.append(rank)
     order = sorted(range(len(known)), key=lambda n: -ranks[n])
     return [known[n] for n in order if ranks[n] >= NEAR]

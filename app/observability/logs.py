@@ -158,7 +158,21 @@ def configure(level: str | int, json: bool) -> None:
         logger.setLevel(logging.NOTSET)
     # uvicorn hands its own logger to `websockets`, which prints frames at DEBUG.
     logging.getLogger("uvicorn").setLevel(max(own.level, logging.INFO))
+    guard()
+
+
+def guard() -> None:
+    """Whoever handles them, uvicorn's records hold no credentials: it logs URLs, and some have a token.
+    May be called again."""
     logging.getLogger("uvicorn.error").addFilter(_not_refused)
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addFilter(_redacted)
+
+
+def _redacted(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(redact(a) if isinstance(a, str) else a for a in record.args)
+    return True
 
 
 def _not_refused(record: logging.LogRecord) -> bool:

@@ -49,7 +49,7 @@ def new_engine(url: str) -> AsyncEngine:
 
 
 def engine_to_migrate(url: str) -> AsyncEngine:
-    """The same for changes of the schema: no connection is kept, and a statement takes as long as it takes."""
+    """The same for changes of the schema: no connection is kept, and a statement may take long."""
     if _is_postgres(url):
         return _postgres(url, None, poolclass=NullPool)
     return _sqlite(url, poolclass=NullPool)
@@ -72,7 +72,7 @@ def _sqlite(url: str, **given: Any) -> AsyncEngine:
 
 def _postgres(url: str, answer_s: float | None, **given: Any) -> AsyncEngine:
     try:
-        import asyncpg  # noqa: F401
+        import asyncpg  # type: ignore[import-untyped] # noqa: F401
     except ImportError:
         raise Misconfigured("DATABASE_URL is PostgreSQL's: pip install colloquy[postgres]") from None
     creator = _connecting(f"postgresql://{url.partition('://')[2]}", answer_s)

@@ -66,7 +66,7 @@ class Floats(TypeDecorator[Vector]):
         return None if value is None else np.frombuffer(value, "<f4").astype(np.float32)
 
 
-class cosine_distance(FunctionElement[float]):  # noqa: N801 - it reads as SQL's functions do
+class cosine_distance(FunctionElement[float]):
     """1 - cosine of two vectors, 0 to 2; null if they cannot be compared."""
 
     type = Float()

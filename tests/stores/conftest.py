@@ -10,16 +10,20 @@ import pytest
 import pytest_asyncio
 from s3_server import S3Server, s3_server
 
+from app.stores.crypt import MasterKeys, UserKeys
 from app.stores.folder import open_folder
 from app.stores.interfaces import ConversationStore, ObjectStore
 from app.stores.s3 import open_bucket
+from app.stores.sealed import SealedConversations
 from app.stores.sql import open_conversations
+from app.stores.sql_keys import SqlKeys
 
 
-@pytest_asyncio.fixture
-async def conversations(database: str) -> AsyncIterator[ConversationStore]:
+@pytest_asyncio.fixture(params=["clear", "sealed"])
+async def conversations(request: pytest.FixtureRequest, database: str) -> AsyncIterator[ConversationStore]:
     store = await open_conversations(database)
-    yield store
+    keys = UserKeys(MasterKeys([bytes(32)]), SqlKeys(store.engine))
+    yield store if request.param == "clear" else SealedConversations(store, keys)
     await store.close()
 
 

@@ -71,7 +71,10 @@ async def test_every_revision_goes_forward_and_back(tmp_path: Path) -> None:
         assert before != after
         await asyncio.to_thread(migrate, sqlite_url(path), "-1", "downgrade")
         left = _ask(path, "SELECT sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' AND sql IS NOT NULL")
-        assert set(left) == {row for row in before if row[0] and "alembic" not in row[0]}
+        # A table that is made anew has its name in quotes.
+        assert {sql.replace('"', "") for (sql,) in left} == {
+            sql.replace('"', "") for (sql,) in before if sql and "alembic" not in sql
+        }
         await asyncio.to_thread(migrate, sqlite_url(path), revision)
         assert _ask(path, "SELECT sql FROM sqlite_master ORDER BY name") == after
 

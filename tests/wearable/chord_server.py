@@ -8,23 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-from dialogue.scripted import LoudVad, ScriptedLlm, ToneTts
 from serving import make_settings, scripted
-from tones import ChordStt, ChordVoices
+from tones import chord_engines
 
 from app.api.wearable import connection
 
 if __name__ == "__main__":
     connection._SHOW_S /= 20
     data, key = Path(sys.argv[1]), sys.argv[2]
-    engines = {
-        "vad": LoudVad(),
-        "stt": ChordStt(),
-        "speaker": ChordVoices(),
-        "llm": ScriptedLlm("{}"),
-        "tts": ToneTts(),
-    }
-    with scripted(make_settings(data / "none", data, api_keys=[key]), **engines) as server:
+    with scripted(make_settings(data / "none", data, api_keys=[key]), **chord_engines()) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         time.sleep(3600)

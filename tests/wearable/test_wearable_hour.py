@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from app_simulator import PACKERS, PONG, App
-from chord_process import heard_out, kept, process
-from tones import WORD_S, Said, numbers, talk
+from chord_process import KEY, SCALE, heard_out, kept, process
+from serving import make_settings, scripted
+from tones import WORD_S, ChordStt, Said, chord_engines, numbers, talk
+
+from app.dialogue import session
+from app.dialogue.outbox import Outbox
 
 MINUTES = 60
 OFF_S = 15
@@ -181,3 +186,27 @@ async def test_an_hour(tmp_path: Path, codec: str) -> None:
     spent = np.diff(cpu)
     assert spent[-1] < 2 * spent[1] + 1.0
     assert memory[-1] < memory[1] + 60
+
+
+async def test_a_slow_database_makes_the_phone_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was heard and not looked at yet is no more than what is kept for it."""
+    monkeypatch.setattr(session, "Outbox", partial(Outbox, max_events=200))
+    settings = make_settings(tmp_path / "none", tmp_path, api_keys=[KEY])
+    with scripted(settings, **chord_engines() | {"stt": ChordStt(0.0)}) as server:
+        diary = server.app.state.context.diary
+        keep = diary.keep
+
+        async def slowly(*given: Any, **named: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await keep(*given, **named)
+
+        monkeypatch.setattr(diary, "keep", slowly)
+        phone = App(server, headers={"Authorization": f"Bearer {KEY}"}, scale=SCALE)
+        await phone.connect()
+        await phone.status("ready")
+        sender = Sender(phone, "pcm16")
+        for _ in range(10):
+            await sender.minute(0)
+        await phone.leave()
+        await heard_out(phone)
+        check(sender, await kept(phone))

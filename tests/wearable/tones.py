@@ -11,8 +11,10 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from dialogue.scripted import LoudVad, ScriptedLlm, ToneTts
 from dialogue.voices import DIMENSIONS, person
 
 from app.roles import (
@@ -168,3 +170,14 @@ class ChordVoices:
 
     async def close(self) -> None:
         pass
+
+
+def chord_engines() -> dict[str, Any]:
+    """For `serving.scripted`."""
+    return {
+        "vad": LoudVad(),
+        "stt": ChordStt(),
+        "speaker": ChordVoices(),
+        "llm": ScriptedLlm("{}"),
+        "tts": ToneTts(),
+    }

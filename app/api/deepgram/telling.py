@@ -18,6 +18,7 @@ from app.dialogue.events import (
     Failed,
     Final,
     Notice,
+    Part,
     Partial,
     SpeechStarted,
     SpeechStopped,
@@ -158,9 +159,14 @@ class Teller:
 
     async def _tell_final(self, event: Final) -> None:
         turn = self._turns.pop(event.turn_id)
-        words = in_order(event.words[turn.told :], event.start, self._final_to)
+        said = [(part, max(first, turn.told), end) for part, first, end in event.voices() if end > turn.told]
+        for part, first, after in said[:-1]:
+            words = in_order(event.words[first:after], event.start, self._final_to)
+            await self._final(words, words[-1].end, event.confidence, speaker=_number(part.speaker))
+        part, first, _ = said[-1] if said else (Part(0, event.speaker), turn.told, 0)
+        words = in_order(event.words[first:], event.start, self._final_to)
         end = max(turn.stopped_at, words[-1].end if words else 0.0)
-        speaker = _number(event.speaker)
+        speaker = _number(part.speaker)
         await self._final(words, end, event.confidence, over=True, flushed=turn.flushes > 0, speaker=speaker)
         await self._resolve(turn)
 

@@ -60,7 +60,7 @@ _AT_ONCE = 100
 """Segments in an array: when a speaker is recognised, many change."""
 _AHEAD = 2
 """So many utterances may lack their final words before a phone that sends faster than we hear waits."""
-_UNREAD = 100
+_UNREAD = 50
 """The same for events that were not looked at, while a database is slow."""
 
 
@@ -411,7 +411,7 @@ class Connection:
             config = listening(self._context, language)
             self._diarized = config.diarize
             session = self._session = await open_listener(
-                self._context, self._owner, config, self, self._around.label
+                self._context, self._owner, config, self, self._around
             )
         except Busy as error:
             raise Dead("upstream_error", error.message, retryable=True) from error

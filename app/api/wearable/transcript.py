@@ -84,9 +84,10 @@ class Transcript:
 
     def _final(self, event: Final) -> None:
         turn = self._turns.pop(event.turn_id, None) or _Turn(event.start)
-        words = event.words[turn.told :]
-        if words:
-            self._firm(words, event.start, turn.started_at, label(event))
+        if len(event.words) > turn.told:
+            for part, first, end in event.voices():
+                if words := event.words[max(first, turn.told) : end]:
+                    self._firm(words, event.start, turn.started_at, part.speaker)
         elif not event.words and event.text:
             start = max(turn.started_at, self._told_to)
             self._told_to = max(start, turn.stopped_at)

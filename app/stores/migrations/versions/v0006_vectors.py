@@ -126,6 +126,6 @@ def _extension() -> None:
         op.execute("CREATE EXTENSION vector")
     except sa.exc.DBAPIError as error:
         raise Misconfigured(
-            "The database needs pgvector: install it on the PostgreSQL server, and have somebody who may do so "
-            f"run CREATE EXTENSION vector in this database. ({error.orig})"
+            "The database needs pgvector: install it on the PostgreSQL server, and have somebody who may do "
+            f"it run CREATE EXTENSION vector in this database. ({error.orig})"
         ) from error
