@@ -26,6 +26,8 @@ models_app = typer.Typer(help="The models on this machine: list, fetch, verify."
 app.add_typer(models_app, name="models")
 objects_app = typer.Typer(help="Where recordings are kept.", no_args_is_help=True)
 app.add_typer(objects_app, name="objects")
+keys_app = typer.Typer(help="The keys that seal what is stored.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 db_app = typer.Typer(help="Where everything else is kept.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 
@@ -228,6 +230,34 @@ def db_move(
     from app.cli.database import move
 
     move(to=to, from_=from_)
+
+
+@keys_app.command("new")
+def keys_new() -> None:
+    """Print a new master key, for MASTER_KEYS or MASTER_KEY_FILE."""
+    from app.cli.keys import new
+
+    new()
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """Which master keys there are, by name, and how many users' keys each seals."""
+    from app.cli.keys import list_all
+
+    raise typer.Exit(list_all())
+
+
+@keys_app.command("rotate")
+def keys_rotate() -> None:
+    """Seal all users' keys with the first master key.
+
+    The others are not needed any more then. Recordings and texts stay as they are: users' keys
+    seal them.
+    """
+    from app.cli.keys import rotate
+
+    raise typer.Exit(rotate())
 
 
 @app.command(

@@ -46,7 +46,8 @@ class Memories:
             await self._place(owner, encoder, known)
             near = await self._diary.nearest_memories(owner, encoder, place, limit)
             alike = {memory.id: cosine for memory, cosine in near}
-        return (await asyncio.to_thread(_ranked, query, None if place is None else alike, known))[:limit]
+        found = await asyncio.to_thread(_ranked, query, None if place is None else alike, known)
+        return [replace(memory, vector=None) for memory in found[:limit]]
 
     async def _known(self, owner: str, *, vectors: bool = False) -> list[MemoryRecord]:
         """All that is known, newest first."""

@@ -198,7 +198,7 @@ class MasterKeys:
         if not keys or any(len(key) != _KEY for key in keys):
             raise Misconfigured("MASTER_KEYS are of 32 bytes each, in base64: `colloquy keys new` makes one")
         self._ciphers = {key_name(key): Cipher(key) for key in keys}
-        self._first = keys[0]
+        self._keys = list(keys)
         self.name = key_name(keys[0])
 
     @property
@@ -206,9 +206,9 @@ class MasterKeys:
         """What the keys are called where they are referred to: the beginning of their hash."""
         return list(self._ciphers)
 
-    def derived(self, purpose: str) -> bytes:
-        """A key for something else, of the first."""
-        return hashlib.blake2b(purpose.encode(), key=self._first, digest_size=_KEY).digest()
+    def derived(self, purpose: str) -> list[bytes]:
+        """Keys for something else, one of each, in the same order."""
+        return [hashlib.blake2b(purpose.encode(), key=key, digest_size=_KEY).digest() for key in self._keys]
 
     def seal(self, key: bytes, owner: str) -> SealedKey:
         """`owner`'s key, to be kept."""
@@ -283,11 +283,11 @@ def new_key() -> str:
 
 
 def load_master_keys(given: Sequence[str], path: Path) -> MasterKeys:
-    """The keys `given` (base64), or the one in the file at `path`, which is made on first use."""
+    """The keys `given` (base64), or those in the lines of the file at `path`, which is made on first use."""
     if given:
         return MasterKeys([_decoded(key) for key in given])
     try:
-        return MasterKeys([_decoded(path.read_text())])
+        return MasterKeys([_decoded(line) for line in path.read_text().split()])
     except FileNotFoundError:
         pass
     try:
@@ -306,7 +306,7 @@ def load_master_keys(given: Sequence[str], path: Path) -> MasterKeys:
         raise Misconfigured(
             f"no master key can be kept in {path} ({error}): set MASTER_KEYS (`colloquy keys new` makes one)"
         ) from error
-    return MasterKeys([_decoded(path.read_text())])
+    return MasterKeys([_decoded(line) for line in path.read_text().split()])
 
 
 def _decoded(text: str) -> bytes:

@@ -17,7 +17,7 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,9 @@ class Entry:
 class Spool:
     """Entries below `root`, at most `most` bytes of them in this process's folder. Blocks: for a thread."""
 
-    def __init__(self, root: Path, key: bytes, most: int) -> None:
-        self._root, self._cipher, self._most = root, Cipher(key), most
+    def __init__(self, root: Path, keys: Sequence[bytes], most: int) -> None:
+        """The first of `keys` seals, all of them open."""
+        self._root, self._ciphers, self._most = root, [Cipher(key) for key in keys], most
         self._folder = root / uuid.uuid4().hex
         self._lock = FileLock(self._folder / _LOCK)
         self._size = 0
@@ -87,7 +88,7 @@ class Spool:
         """Keep an entry; on return it outlives this process. `SpoolFull` if that cannot be."""
         meta = {"kind": entry.kind, "owner": entry.owner, "id": entry.id, "trace": entry.trace_id}
         head = json.dumps({"meta": meta, "body": entry.body}).encode()
-        sealed = self._cipher.seal(struct.pack("<I", len(head)) + head + entry.blob, "spool")
+        sealed = self._ciphers[0].seal(struct.pack("<I", len(head)) + head + entry.blob, "spool")
         if self._size + len(sealed) > self._most:
             raise SpoolFull(f"{self._size / 1e6:.0f} MB wait to be stored, and there may be no more")
         # Two entries of one moment are in order, too.
@@ -111,7 +112,7 @@ class Spool:
 
     def read(self, path: Path) -> Entry:
         """An entry. `Unreadable` if it is none of ours."""
-        data = self._cipher.open(path.read_bytes(), "spool")
+        data = self._opened(path.read_bytes())
         try:
             (size,) = struct.unpack_from("<I", data)
             head = json.loads(data[4 : 4 + size])
@@ -127,6 +128,12 @@ class Spool:
             )
         except (KeyError, TypeError, ValueError, struct.error) as error:
             raise Unreadable("an entry of the spool is not what it should be") from error
+
+    def _opened(self, sealed: bytes) -> bytes:
+        for cipher in self._ciphers[:-1]:
+            with suppress(Unreadable):
+                return cipher.open(sealed, "spool")
+        return self._ciphers[-1].open(sealed, "spool")
 
     def remove(self, path: Path) -> None:
         """It is stored."""

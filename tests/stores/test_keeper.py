@@ -392,7 +392,7 @@ def test_waits_grow_up_to_a_limit() -> None:
 
 def test_a_spool_belongs_to_one_process(tmp_path: Path) -> None:
     key = os.urandom(32)
-    one, other = Spool(tmp_path, key, 1000), Spool(tmp_path, key, 1000)
+    one, other = Spool(tmp_path, [key], 1000), Spool(tmp_path, [key], 1000)
     one.open()
     assert list(other.left()) == []
     one.close()

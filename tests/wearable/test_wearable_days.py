@@ -365,3 +365,35 @@ async def test_a_server_that_stops_hears_the_last_words(
         (kept,) = await listed(server, key)
         assert kept["status"] == "in_progress"
         assert kept["transcript_segments"][0]["text"] == "one two three four five one two three four"
+
+
+async def test_without_the_database_the_last_words_of_a_connection_wait_on_the_disk(
+    small: Server, key: str
+) -> None:
+    database = small.settings.data_dir / "colloquy.db"
+    async with app(small, key) as phone:
+        await phone.status("ready")
+        await phone.play([*words(2), *PAUSE])
+        await phone.until(lambda: phone.text == "one two")
+        await asyncio.to_thread(renamed, database, "segments", "away")
+        try:
+            await phone.play([*words(4), *PAUSE])
+            await phone.until(lambda: phone.text.endswith("three four"))
+            await phone.leave()
+            async with asyncio.timeout(20):
+                while not any(p.suffix == ".entry" for p in (small.settings.data_dir / "spool").rglob("*")):
+                    await asyncio.sleep(0.05)
+        finally:
+            await asyncio.to_thread(renamed, database, "away", "segments")
+    async with asyncio.timeout(30):
+        while True:
+            kept = await listed(small, key)
+            if " ".join(s["text"] for c in kept for s in c["transcript_segments"]).endswith("three four"):
+                break
+            await asyncio.sleep(0.1)
+
+
+def renamed(database: Path, old: str, new: str) -> None:
+    connection = sqlite3.connect(database, timeout=30)
+    connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+    connection.close()

@@ -197,7 +197,7 @@ async def test_a_slow_database_makes_the_phone_wait(tmp_path: Path, monkeypatch:
         keep = diary.keep
 
         async def slowly(*given: Any, **named: Any) -> Any:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
             return await keep(*given, **named)
 
         monkeypatch.setattr(diary, "keep", slowly)
@@ -205,7 +205,7 @@ async def test_a_slow_database_makes_the_phone_wait(tmp_path: Path, monkeypatch:
         await phone.connect()
         await phone.status("ready")
         sender = Sender(phone, "pcm16")
-        for _ in range(10):
+        for _ in range(8):
             await sender.minute(0)
         await phone.leave()
         await heard_out(phone)

@@ -29,7 +29,7 @@ from app.api.wearable.introductions import Introductions
 from app.api.wearable.limits import Limits, close_code
 from app.api.wearable.query import Wish, heard_language
 from app.api.wearable.segments import Json, Segment, Segments, Who, segment_json, whose
-from app.api.wearable.shapes import of_record
+from app.api.wearable.shapes import of_record, to_record
 from app.api.wearable.suggested import assignment, suggested
 from app.api.wearable.transcript import Transcript
 from app.audio.packets import packet_decoder
@@ -39,6 +39,7 @@ from app.dialogue.outbox import FellBehind
 from app.dialogue.session import Session
 from app.dialogue.who import Change
 from app.roles import BadAudio, BadInput, Busy, ColloquyError, Misconfigured, Samples
+from app.stores.landing import segments_entry
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class Connection:
                 # Words that were still uncertain are not kept: nobody would ever correct them.
                 segments.fix("", 0.0, 0.0, segments.last_who)
                 self._days.show(self._owner, *segments.take())
-            await self._settle_or_log()
+            await self._settle_or_spool()
             await self._limits.end(self._heard_s)
         finally:
             self._days.leave(self, self._owner)
@@ -532,6 +533,17 @@ class Connection:
             await self._settle()
         except ColloquyError as error:
             log.warning("what was heard is not stored yet: %s", error.message)
+
+    async def _settle_or_spool(self) -> None:
+        """The last chance: what the database does not take now waits on the disk for it."""
+        try:
+            await self._settle()
+        except ColloquyError as error:
+            log.warning("what was heard is stored later: %s", error.message)
+            for current, segments in [*self._unsettled, *([self._place] if self._place is not None else [])]:
+                firm = [to_record(s, current.id) for s in segments.firm.values()]
+                if firm:
+                    await self._context.keeper.keep(segments_entry(current.record(), firm))
 
     # --- the clock -------------------------------------------------------------------------------
 
