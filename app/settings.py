@@ -50,8 +50,8 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(
         None,
-        description="a PostgreSQL database with pgvector, postgresql://USER:PASSWORD@HOST/NAME; default: SQLite "
-        "in DATA_DIR",
+        description="a PostgreSQL database with pgvector, postgresql://USER:PASSWORD@HOST/NAME; default: "
+        "SQLite in DATA_DIR",
     )
     master_keys: list[SecretStr] = Field(
         default_factory=list,

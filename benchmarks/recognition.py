@@ -33,8 +33,9 @@ LIVE = {
     "session, moonshine → whisper-base": ("moonshine-tiny-en", "whisper-base"),
     "session, moonshine → moonshine": ("moonshine-tiny-en", "moonshine-tiny-en"),
 }
-"""Who follows the voice, and who gives the final words; the first pair is the default of the server. A session
-keeps to the words that were firm while somebody spoke; a stream (`/v4/listen`, `/v1/listen`) shows them anew."""
+"""Who follows the voice, and who gives the final words; the first pair is the default of the server. A
+session keeps to the words that were firm while somebody spoke; a stream (`/v4/listen`, `/v1/listen`) shows
+them anew."""
 LIBRARY = {
     "faster-whisper tiny.en, beam 5": ("whisper-tiny-en", 5),
     "faster-whisper tiny.en, beam 1": ("whisper-tiny-en", 1),

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from fastapi import FastAPI  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
-from app.api import health, messages, rest, sessions  # noqa: E402
+from app.api import health, messages, rest, sessions, users  # noqa: E402
 from app.models import load_manifest  # noqa: E402
 from app.observability.metrics import Metrics  # noqa: E402
 from app.settings import Settings  # noqa: E402
@@ -34,6 +34,7 @@ Schema = dict[str, Any]
 
 COMPUTED = {
     "data_dir": "the user's data folder: `~/.local/share/colloquy` on Linux",
+    "master_key_file": "in the user's configuration folder: `~/.config/colloquy/master.key` on Linux",
     "models_dir": "the user's cache folder: `~/.cache/colloquy/models` on Linux",
     "threads": "the cores that the process may use",
 }
@@ -156,7 +157,7 @@ def settings_sections() -> str:
 def rest_sections() -> str:
     """Every endpoint, then the bodies that they take and give."""
     app = FastAPI()
-    for module in (sessions, rest, health):
+    for module in (sessions, users, rest, health):
         app.include_router(module.router)
     document = app.openapi()
     schemas: dict[str, Schema] = document["components"]["schemas"]

@@ -44,7 +44,7 @@ MAY_IMPORT = {
 
 # Large, or not installed with every deployment: imported only by the function that needs them.
 HEAVY = set(
-    """av ctranslate2 deepgram faster_whisper gruut gruut_lang_en httpx2 huggingface_hub jieba
+    """asyncpg av ctranslate2 deepgram faster_whisper gruut gruut_lang_en httpx2 huggingface_hub jieba
     langchain_core langsmith mcp misaki obstore onnx onnxruntime openai opuslib_next sounddevice soniox
     speechmatics tokenizers torch transformers xllamacpp""".split()
 )
@@ -167,7 +167,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {
     "requirements.dev.txt": set(PROJECT["optional-dependencies"]),
     "requirements.embedded.txt": set(PROJECT["optional-dependencies"]) - {"dev"},
-    "requirements.prod.txt": {"insights", "mcp", "openai", "redis", "s3", "streaming"},
+    "requirements.prod.txt": {"insights", "mcp", "openai", "postgres", "redis", "s3", "streaming"},
 }
 
 

@@ -65,9 +65,9 @@ async def _rotate(master: MasterKeys, store: SqlKeys) -> int:
     typer.echo(f"{moved} users' keys are sealed with {master.name} now; what they seal stays as it is")
     if others := [name for name in master.names if name != master.name]:
         typer.echo(
-            f"Nothing needs {', '.join(others)} any more but backups from before, and what waits in the spool: "
-            "once that is empty, leave it out of MASTER_KEYS or MASTER_KEY_FILE, restart, and keep it with "
-            "the backups."
+            f"Nothing needs {', '.join(others)} any more but backups from before, and what waits in the "
+            "spool: once that is empty, leave it out of MASTER_KEYS or MASTER_KEY_FILE, restart, and keep it "
+            "with the backups."
         )
     elif not moved:
         typer.echo(

@@ -47,14 +47,7 @@ from app.dialogue.utterance import FinalWords, Utterance
 from app.dialogue.who import Told
 from app.observability.clock import Stage, TurnClock
 from app.observability.logs import bind, new_trace_id
-from app.roles import (
-    SAMPLE_RATE,
-    BadInput,
-    ColloquyError,
-    RoleSet,
-    Samples,
-    Word,
-)
+from app.roles import SAMPLE_RATE, BadInput, ColloquyError, RoleSet, Samples, Word
 
 log = logging.getLogger(__name__)
 

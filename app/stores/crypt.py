@@ -32,6 +32,8 @@ _VERSION = b"\x01"
 _NONCE = 12
 _TEXT = "enc1:"
 _KEY = 32
+_NEVER = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+"""Half a pair of UTF-16 is no text; a language model may write it all the same."""
 _CACHED = 2000
 _CACHED_S = 60.0
 """A key that another process destroyed is not used for longer."""
@@ -77,7 +79,8 @@ class Cipher:
         """`text` sealed; an empty one stays empty."""
         if not text:
             return ""
-        return _TEXT + base64.urlsafe_b64encode(self.seal(text.encode(), about)).decode()
+        data = (text if text.isascii() else text.translate(_NEVER)).replace("\0", "\ufffd").encode()
+        return _TEXT + base64.urlsafe_b64encode(self.seal(data, about)).decode()
 
     def open_text(self, sealed: str, about: str) -> str:
         """What was sealed. Text from before there were seals comes back as it is."""

@@ -72,6 +72,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._landing = asyncio.Lock()
+        self._dropped: dict[int, Entry] = {}
 
     async def start(self) -> None:
         """Begin, with what dead processes left."""
@@ -113,7 +114,10 @@ class Keeper:
             paths = await self._on_disk(self._spool.of, owner)
             for path in paths:
                 await self._on_disk(self._spool.remove, path)
-        return len(paths)
+            held = [e for e in self._line if isinstance(e, Entry) and e.owner == owner]
+            held = [e for e in held if id(e) not in self._dropped]
+            self._dropped.update((id(e), e) for e in held)
+        return len(paths) + len(held)
 
     async def close(self, within: float = 10.0) -> None:
         """Store what is in line, for up to `within` seconds, and stop: the rest waits on the disk for the
@@ -182,8 +186,10 @@ class Keeper:
             while True:
                 try:
                     async with self._landing:
-                        if path is not None and not await self._on_disk(path.exists):
+                        if self._dropped.pop(id(entry), None) is not None:
                             return  # its owner has had it erased
+                        if path is not None and not await self._on_disk(path.exists):
+                            return
                         await self._land[entry.kind](entry)
                 except Exception as error:
                     if not (isinstance(error, ColloquyError) and error.retryable):

@@ -26,7 +26,7 @@ from app.stores.diary import (
 )
 from app.stores.sealed import Owners, open_json, seal_json
 
-_TURNED = "~"
+_MARK = "~"
 _PAGE = 1000
 
 
@@ -165,15 +165,14 @@ class SealedDiary:
     async def voices(self, owner: str) -> list[VoiceRecord]:
         """See `Diary`."""
         cipher = await self._keys.cipher(owner)
-        found = await self._inner.voices(owner)
-        return await asyncio.to_thread(lambda: [_open_voice(cipher, voice) for voice in found])
+        return [_open_voice(cipher, voice) for voice in await self._inner.voices(owner)]
 
     async def set_voice(self, voice: VoiceRecord) -> None:
         """See `Diary`."""
         if voice.vector:
             cipher = await self._keys.cipher(voice.owner)
-            turned = await asyncio.to_thread(cipher.turn, np.asarray(voice.vector, np.float32))
-            voice = replace(voice, encoder=_TURNED + voice.encoder, vector=turned.tolist())
+            numbers = cipher.seal(np.asarray(voice.vector, "<f8").tobytes(), _voice(voice))
+            voice = replace(voice, encoder=_MARK + voice.encoder, vector=[*numbers])
         await self._inner.set_voice(voice)
 
     async def delete_voice(self, owner: str, person_id: str | None) -> None:
@@ -213,7 +212,7 @@ class SealedDiary:
         """See `Diary`."""
         cipher = await self._keys.cipher(owner)
         turned = await asyncio.to_thread(cipher.turn, vector)
-        found = await self._inner.nearest_memories(owner, _TURNED + encoder, turned, limit)
+        found = await self._inner.nearest_memories(owner, _MARK + encoder, turned, limit)
         # Those from before there were seals.
         found += await self._inner.nearest_memories(owner, encoder, vector, limit)
         nearest = sorted(found, key=lambda pair: -pair[1])[:limit]
@@ -317,6 +316,10 @@ def _person(record: PersonRecord) -> str:
     return f"people name {record.owner} {record.id}"
 
 
+def _voice(record: VoiceRecord) -> str:
+    return f"voices vector {record.owner} {record.id}"
+
+
 def _memory(owner: str, id_: str) -> str:
     return f"memories content {owner} {id_}"
 
@@ -344,14 +347,14 @@ def _turned(cipher: Cipher, records: Sequence[MemoryRecord]) -> list[MemoryRecor
     placed = [r for r in records if r.encoder is not None and r.vector is not None]
     turned = _turn(cipher, placed, back=False)
     return [
-        replace(r, encoder=f"{_TURNED}{r.encoder}", vector=turned[r.id]) if r.id in turned else r
+        replace(r, encoder=f"{_MARK}{r.encoder}", vector=turned[r.id]) if r.id in turned else r
         for r in records
     ]
 
 
 def _turned_back(cipher: Cipher, records: Sequence[MemoryRecord]) -> list[MemoryRecord]:
-    marked = [r for r in records if r.encoder is not None and r.encoder.startswith(_TURNED)]
-    names = {r.id: r.encoder.removeprefix(_TURNED) for r in marked if r.encoder is not None}
+    marked = [r for r in records if r.encoder is not None and r.encoder.startswith(_MARK)]
+    names = {r.id: r.encoder.removeprefix(_MARK) for r in marked if r.encoder is not None}
     turned = _turn(cipher, [r for r in marked if r.vector is not None], back=True)
     return [replace(r, encoder=names[r.id], vector=turned.get(r.id)) if r.id in names else r for r in records]
 
@@ -370,11 +373,8 @@ def _turn(cipher: Cipher, records: Sequence[MemoryRecord], *, back: bool) -> dic
 
 
 def _open_voice(cipher: Cipher, voice: VoiceRecord) -> VoiceRecord:
-    if not voice.encoder.startswith(_TURNED):
+    if not voice.encoder.startswith(_MARK):
         return voice
-    vector: Vector = cipher.turn(np.asarray(voice.vector, np.float32), back=True)
-    return replace(
-        voice,
-        encoder=voice.encoder.removeprefix(_TURNED),
-        vector=[round(float(v), 6) for v in vector],
-    )
+    numbers = cipher.open(bytes(int(number) for number in voice.vector), _voice(voice))
+    vector = np.frombuffer(numbers, "<f8").tolist()
+    return replace(voice, encoder=voice.encoder.removeprefix(_MARK), vector=vector)

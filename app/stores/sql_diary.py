@@ -58,12 +58,10 @@ class SqlDiary:
         async with self._writing() as connection:
             going_on = update(conversations).where(same, c.status == "in_progress")
             held = bool((await connection.execute(going_on.values(values))).rowcount)
-            if (
-                not held
-                and (await connection.execute(select(c.id).where(c.id == conversation.id))).first() is None
-            ):
-                held = await add_row(connection, conversations, values)
-                if not held:  # somebody else has just added it
+            if not held:
+                there = (await connection.execute(select(c.id).where(c.id == conversation.id))).first()
+                held = there is None and await add_row(connection, conversations, values)
+                if not held:  # somebody else may just have added it
                     held = bool((await connection.execute(going_on.values(values))).rowcount)
             for record in records:
                 its = (segments.c.id == record.id) & (segments.c.conversation_id == conversation.id)

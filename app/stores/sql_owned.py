@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from sqlalchemy import Table, delete, func, or_, select, text
+from sqlalchemy import Table, delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -109,7 +109,8 @@ def _holder(table: Table) -> tuple[ColumnElement[str], Table] | None:
 
 def _whose(table: Table, owner: str) -> ColumnElement[bool]:
     if "owner" in table.c:
-        return or_(table.c.owner == owner)
+        own: ColumnElement[bool] = table.c.owner == owner
+        return own
     holder = _holder(table)
     assert holder is not None, table.name
     column, other = holder

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from serving import Server, make_settings, scripted
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.api import closing
 from app.api.deepgram import listen as door
 from app.observability.logs import configure
 from app.roles import Job, Samples, SttOptions, Transcript
@@ -283,7 +284,7 @@ async def test_who_does_not_read_is_closed_and_holds_little(
     small: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "_SEND_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(door, "_CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(closing, "CLOSE_TIMEOUT_S", 0.5)
     largest = 0
     async with streaming(small, headers=KEY, **RAW) as wire:
         # Each is answered, and no answer is taken: soon the server waits, and reads no more either.

@@ -28,6 +28,8 @@ EXPECTED = {
     "colloquy_turns_total": ("counter", ("outcome",)),
     "colloquy_interruptions_total": ("counter", ("reason",)),
     "colloquy_errors_total": ("counter", ("code",)),
+    "colloquy_insights_total": ("counter", ("outcome",)),
+    "colloquy_stt_streams_total": ("counter", ("provider", "outcome")),
     "colloquy_speculations_total": ("counter", ("outcome",)),
     "colloquy_tool_seconds": ("histogram", ("name", "outcome")),
     "colloquy_model_load_seconds": ("gauge", ("role",)),

@@ -58,7 +58,7 @@ def test_what_is_sealed_can_be_opened(data: bytes, about: str) -> None:
 @given(st.text(max_size=100))
 def test_text_too(text: str) -> None:
     sealed = CIPHER.seal_text(text, "t")
-    assert CIPHER.open_text(sealed, "t") == text
+    assert CIPHER.open_text(sealed, "t") == text.replace("\0", "\ufffd"), "no database takes NUL"
     assert sealed.isascii()
 
 

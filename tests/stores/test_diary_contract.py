@@ -15,6 +15,7 @@ import pytest_asyncio
 from store_records import EARLY
 
 from app.roles import BadInput, NotFound, Vector
+from app.stores.crypt import MasterKeys, UserKeys
 from app.stores.diary import (
     ActionItemRecord,
     ConversationRecord,
@@ -25,16 +26,20 @@ from app.stores.diary import (
     UserRecord,
     VoiceRecord,
 )
+from app.stores.sealed_diary import SealedDiary
 from app.stores.sql import open_conversations
 from app.stores.sql_diary import SqlDiary
+from app.stores.sql_keys import SqlKeys
 
 ANN, BOB = "ann", "bob"
 
 
-@pytest_asyncio.fixture
-async def diary(database: str) -> AsyncIterator[Diary]:
+@pytest_asyncio.fixture(params=["clear", "sealed"])
+async def diary(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Diary]:
     store = await open_conversations(database)
-    yield SqlDiary(store.engine)
+    diary = SqlDiary(store.engine)
+    keys = UserKeys(MasterKeys([bytes(32)]), SqlKeys(store.engine))
+    yield diary if request.param == "clear" else SealedDiary(diary, keys)
     await store.close()
 
 
@@ -259,16 +264,22 @@ def _vector(*numbers: float) -> Vector:
     return np.array(numbers, np.float32)
 
 
-async def test_vectors_come_back_to_the_bit(diary: Diary) -> None:
+async def test_vectors_come_back(diary: Diary) -> None:
+    """To the bit, unless they were turned."""
+    clear = isinstance(diary, SqlDiary)
     conversation = await kept(diary)
     dice = np.random.default_rng(5)
     vectors = [dice.normal(size=size).astype(np.float32) for size in (1, 384, 4096)]
-    vectors.append(_vector(1e-38, -3.4e38, 0.1, 1 / 3))
+    vectors.append(_vector(1e-38, -3.4e38 if clear else 1.0, 0.1, 1 / 3))
     memories = [noted(conversation, n, encoder="e", vector=v) for n, v in enumerate(vectors)]
     await diary.complete(conversation, memories)
     found = await diary.memories(ANN, vectors=True)
     for memory, vector in zip(found[::-1], vectors, strict=True):
-        assert memory.vector is not None and memory.vector.tobytes() == vector.tobytes()
+        assert memory.vector is not None and memory.vector.dtype == np.float32
+        if clear:
+            assert memory.vector.tobytes() == vector.tobytes()
+        else:
+            assert np.allclose(memory.vector, vector, atol=1e-4)
     assert [m.vector for m in await diary.memories(ANN)] == [None] * len(vectors)
 
 

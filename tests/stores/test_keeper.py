@@ -385,6 +385,20 @@ async def test_a_users_entries_can_be_erased(house: House) -> None:
     assert house.numbers_as_stored() == [3]
 
 
+async def test_entries_that_the_disk_did_not_take_are_erased_too(house: House) -> None:
+    small = house.another(most=100)
+    await small.start()
+    house.break_folder()
+    for number in (1, 2):
+        await small.keep(turn_entry(OWNER, house.turn(number), _recording(0.1)))
+    await small.keep(turn_entry("another", house.turn(3), _recording(0.1)))
+    assert (await small.erase(OWNER), await small.erase(OWNER)) == (2, 0)
+    house.mend_folder()
+    await small.flush()
+    assert house.numbers_as_stored() == [3]
+    await small.close()
+
+
 def test_waits_grow_up_to_a_limit() -> None:
     backoff = Backoff(0.5, 30.0)
     assert [backoff.after(n) for n in (1, 2, 3, 6, 7, 8, 10_000)] == [0.5, 1, 2, 16, 30, 30, 30]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,25 +319,3 @@ async def test_the_lock_needs_the_database(frail: PostgresServer) -> None:
             pass
     await asyncio.to_thread(frail.start)
     await engine.dispose()
-
-
-def test_a_dump_brings_everything_back(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
-    """As docs/operations.md says."""
-    from postgres_server import binaries
-
-    session_id = asyncio.run(_fill(postgres_url))
-    dump = tmp_path / "colloquy.dump"
-    command = [binaries() / "pg_dump", "--format=custom", f"--file={dump}", postgres_url]
-    subprocess.run(command, check=True, capture_output=True)
-    target = postgres.database()
-    command = [binaries() / "pg_restore", "--no-owner", f"--dbname={postgres.url(target)}", dump]
-    subprocess.run(command, check=True, capture_output=True)
-
-    async def numbers() -> list[int]:
-        store = await open_conversations(postgres.url(target))
-        turns = await store.turns(session_id)
-        await store.close()
-        return [turn.number for turn in turns]
-
-    assert asyncio.run(numbers()) == [1, 2]
-    postgres.drop(target)

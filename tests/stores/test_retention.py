@@ -21,6 +21,8 @@ from app.audio.wav import wav_bytes
 from app.observability.metrics import Metrics
 from app.roles import SAMPLE_RATE, NotFound
 from app.stores.crypt import MasterKeys, UserKeys
+from app.stores.database import sqlite_url
+from app.stores.folder import FolderObjects
 from app.stores.interfaces import ObjectStore, StoreFailed
 from app.stores.landing import recording_key
 from app.stores.lock import alone
@@ -70,6 +72,15 @@ class Kept:
         swept = await sweep(self.recordings, self.vault, rules, **{"now": NOW, **given})
         assert swept is not None
         return swept
+
+
+@pytest.fixture
+def database(objects: ObjectStore, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """One kind of database with one kind of object store."""
+    if isinstance(objects, FolderObjects):
+        return sqlite_url(tmp_path / "a.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest_asyncio.fixture

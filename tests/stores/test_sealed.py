@@ -173,14 +173,13 @@ async def test_a_memory_that_changed_meanwhile_is_not_placed(rig: Rig) -> None:
     assert placed == {old.id: None, other.id: "e/m"}
 
 
-async def test_voices_are_turned(rig: Rig) -> None:
+async def test_voices_are_sealed(rig: Rig) -> None:
     vector = [round(float(v), 6) for v in np.random.default_rng(1).standard_normal(192)]
     voice = VoiceRecord("ann", None, "campplus/x", vector, 12.0, EARLY)
     await rig.diary.set_voice(voice)
     (stored,), (opened,) = await rig.clear.voices("ann"), await rig.diary.voices("ann")
-    assert not np.allclose(stored.vector, vector, atol=0.1)
-    assert replace(opened, vector=[]) == replace(voice, vector=[])
-    assert np.allclose(opened.vector, vector, atol=1e-5)
+    assert opened == voice and stored.id == voice.id
+    assert all(v in range(256) for v in stored.vector) and len(stored.vector) > 8 * len(vector)
     empty = replace(voice, encoder="", vector=[])
     await rig.diary.set_voice(empty)
     assert await rig.diary.voices("ann") == [empty]

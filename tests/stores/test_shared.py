@@ -86,3 +86,21 @@ async def test_a_server_that_is_not_there_is_told_as_such(redis: RedisServer) ->
 def test_an_address_that_is_none_stops_the_start() -> None:
     with pytest.raises(Misconfigured, match="SHARED_STATE_URL"):
         SharedSessions("http://somewhere", "first", 60)
+
+
+async def test_a_users_sessions_are_erased_whoever_holds_them(
+    two: tuple[SharedSessions, SharedSessions],
+) -> None:
+    first, second = two
+    for name, owner, holder in (("a", "anna", first), ("b", "anna", second), ("c", "ben", first)):
+        await holder.create(name, owner, {})
+        assert await holder.append(name, [(1, b"one")], [(0, b"x")])
+    assert await first.erase("anna") == 2
+    assert await first.erase("anna") == 0
+    assert not await second.append("b", [(2, b"two")]), "its holder lets go of it"
+    assert await first.append("c", [(2, b"two")])
+    with pytest.raises(NotFound):
+        await first.claim("a", "anna")
+    assert (await first.claim("c", "ben")).events == ((1, b"one"), (2, b"two"))
+    left = [key async for key in first._redis.scan_iter("*")]
+    assert sorted(left) == [b"colloquy:session:c" + part for part in (b"", b":events", b":sound")]

@@ -38,9 +38,9 @@ def _value(table: str, name: str, kind: Any, n: int) -> Any:
         Uuid: str(uuid4()),
         JSON: {"ß": [0.1 + 0.2, None, True, TEXT], "n": n},
         Boolean: n % 2 == 0,
-        Float: 0.1 + 0.2 + n,
+        Float: 0.1 + 0.2 + n % 90,
         Integer: n,
-        LargeBinary: bytes(range(n, n + 40)),
+        LargeBinary: bytes(range(n % 200, n % 200 + 40)),
     }
     if name == "mode":
         return ("fast", "hq")[n % 2]

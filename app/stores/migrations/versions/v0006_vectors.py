@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("features", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         *(
-            sa.CheckConstraint(f"{name} BETWEEN 0 AND 100", name=f"ck_prosody_scores_{name}")
+            sa.CheckConstraint(f"{name} BETWEEN 0 AND 100", name=op.f(f"ck_prosody_scores_{name}"))
             for name in ("confidence", "stability", "affability")
         ),
         sa.PrimaryKeyConstraint("id", name="pk_prosody_scores"),
@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.Column("audio_seconds", sa.Float(), nullable=False),
         sa.Column("synthesis_ms", sa.Float(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("mode IN ('fast', 'hq')", name="ck_synthesized_audios_mode"),
+        sa.CheckConstraint("mode IN ('fast', 'hq')", name=op.f("ck_synthesized_audios_mode")),
         sa.PrimaryKeyConstraint("id", name="pk_synthesized_audios"),
         sa.ForeignKeyConstraint(
             ["turn_id"],
