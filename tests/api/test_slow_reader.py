@@ -102,7 +102,7 @@ async def test_who_does_not_read_is_closed_and_holds_little(
     caplog: pytest.LogCaptureFixture,
     reads_again: bool,
 ) -> None:
-    monkeypatch.setattr(closing, "CLOSE_TIMEOUT_S", 60.0 if reads_again else 1.0)
+    monkeypatch.setattr(closing, "HANG_UP_S", 60.0 if reads_again else 1.0)
     caplog.set_level("INFO", door.__name__)
     context = server.app.state.context
     deaf = [Deaf(server, await new_session(server.url, audio_out=OUT)) for _ in range(CLIENTS)]

@@ -284,7 +284,7 @@ async def test_who_does_not_read_is_closed_and_holds_little(
     small: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "_SEND_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(closing, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(closing, "HANG_UP_S", 0.5)
     largest = 0
     async with streaming(small, headers=KEY, **RAW) as wire:
         # Each is answered, and no answer is taken: soon the server waits, and reads no more either.

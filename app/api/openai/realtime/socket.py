@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from app.api.closing import CLOSE_TIMEOUT_S, close
+from app.api.closing import HANG_UP_S, close
 from app.api.context import Context, context_of
 from app.api.openai.errors import error_body
 from app.api.openai.realtime.client import parsed
@@ -191,7 +191,7 @@ class _Wire:
             # Starlette reports a peer that vanished while we were sending as RuntimeError. How it left is
             # what the reader is told.
             log.debug("connection lost: %r", gone)
-            await asyncio.wait([reading], timeout=CLOSE_TIMEOUT_S)
+            await asyncio.wait([reading], timeout=HANG_UP_S)
         finally:
             for task in tasks:
                 task.cancel()
